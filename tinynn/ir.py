@@ -363,7 +363,7 @@ def gather(x: Node, indices: Node, axis: int) -> Node:
     if not 0 <= axis < len(x.shape) or not indices.dtype.is_integer:
         raise GraphError(f"GATHER of {x!r} by {indices!r} along axis {axis}: operands do not fit")
     shape = x.shape[:axis] + indices.shape + x.shape[axis + 1:]
-    if x.shape[axis] == 0 and math.prod(shape):
+    if x.shape[axis] == 0 and 0 not in shape:
         raise GraphError(f"GATHER of {x!r} along empty axis {axis}")
     return node(Op.GATHER, x.dtype, shape, (x, indices), axis)
 
