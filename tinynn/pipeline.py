@@ -1,0 +1,111 @@
+"""From a model to an artifact: import, lower for every target, golden vectors, layout."""
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinynn import artifact, golden
+from tinynn.compiler import lower, resolve_target
+from tinynn.ir import Graph
+from tinynn.onnx.reader import import_model
+from tinynn.program import Program, TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+Progress = Callable[[str, float | None], None]
+
+
+def compile(  # noqa: A001  (the public name)
+        model: str | os.PathLike[str] | bytes | onnx.ModelProto, target: str = "cpu",
+        precision: str = "f32", threads: int | None = None, *,
+        shapes: Mapping[str, Sequence[int]] | None = None, state: Mapping[str, str] | None = None,
+        compiler: str | None = None, progress: Progress | None = None) -> artifact.Artifact:
+    """Compile an ONNX model (path, bytes or ModelProto) into an artifact.
+
+    target: "cpu" (this host), "cpu:x86-64-v3", "cpu:aarch64", ...; several separated by commas.
+    precision: of arithmetic; "f32". threads: for the runtime's default; None decides when loaded.
+    shapes: input name -> shape, for inputs whose shape the model leaves open.
+    state: input name -> output name. Such an input starts at zero and takes that output's value
+    after every run; the caller does not give it.
+    compiler: path of a C compiler to use instead of the pinned one.
+    progress: called as progress(stage, None) when a stage starts, with its seconds when it ends.
+
+    Raises UnsupportedModel with all nodes that cannot be compiled; ValueError for options that do
+    not fit the model.
+    """
+    stage = _Stages(progress)
+    with stage("import"):
+        fixed = {name: tuple(shape) for name, shape in (shapes or {}).items()}
+        graph = import_model(model, shapes=fixed or None)
+        declare_state(graph, state or {})
+    codes = []
+    for name in target.split(","):
+        resolved = resolve_target(name.strip())
+        with stage(f"lower to {resolved}"):
+            codes.append(lower(graph, resolved, precision, threads, compiler=compiler))
+    with stage("golden vectors"):
+        vectors = golden.make_golden(graph)
+    with stage("lay out"):
+        program = Program(
+            name=graph.name, inputs=golden.input_specs(graph),
+            state=tuple(_spec(name, graph.inputs[name]) for name in graph.state),
+            outputs=tuple(_spec(name, node) for name, node in graph.outputs.items()),
+            carry=dict(graph.state), source_sha256=_source_sha256(model),
+            metadata=graph.metadata, targets=tuple(codes),
+            options={"precision": precision, "target": [code.target for code in codes],
+                     "threads": threads, "state": dict(state or {}),
+                     "shapes": {name: list(shape) for name, shape in fixed.items()}})
+        return artifact.build(program, vectors, threads)
+
+
+def declare_state(graph: Graph, state: Mapping[str, str]) -> None:
+    """Mark inputs as state; raises ValueError if a name or a type does not fit."""
+    for name, output in state.items():
+        if name not in graph.inputs or output not in graph.outputs:
+            raise ValueError(f"state {name}={output}: there is no such input and output. The model "
+                             f"has inputs {list(graph.inputs)} and outputs {list(graph.outputs)}.")
+        before, after = graph.inputs[name], graph.outputs[output]
+        if (before.dtype, before.shape) != (after.dtype, after.shape):
+            raise ValueError(f"state {name}={output}: the input is {before!r} and the output "
+                             f"{after!r}; both must have one type and shape.")
+        graph.state[name] = output
+
+
+def _spec(name: str, node: Any) -> TensorSpec:
+    return TensorSpec(name, node.dtype.value, node.shape)
+
+
+def _source_sha256(model: Any) -> str:
+    """Of the file's bytes; of a ModelProto in its deterministic encoding."""
+    if isinstance(model, bytes):
+        data = model
+    elif isinstance(model, (str, os.PathLike)):
+        data = Path(model).read_bytes()
+    else:
+        data = model.SerializeToString(deterministic=True)
+    return hashlib.sha256(data).hexdigest()
+
+
+class _Stages:
+    """Reports start and seconds of every stage."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        if self._progress is None:
+            yield
+            return
+        started = time.perf_counter()
+        self._progress(name, None)
+        try:
+            yield
+        finally:
+            self._progress(name, time.perf_counter() - started)

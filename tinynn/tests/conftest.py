@@ -1,0 +1,14 @@
+"""Shared by all tests of tinynn."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def own_trust_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test has an empty list of trusted artifacts of its own; the user's is not touched."""
+    home = tmp_path / "tinydrive-home"
+    monkeypatch.setenv("TINYDRIVE_HOME", str(home))
+    return home / "trusted-artifacts.txt"
