@@ -1,1 +1,49 @@
+"""Messages between processes: schema, services, bus, log files, camera frames in shared memory."""
 
+from messaging.bus import Bus
+from messaging.errors import (
+    BusError,
+    FrameError,
+    LogFileError,
+    MessageError,
+    MessagingError,
+    UnknownServiceError,
+)
+from messaging.frames import Frame, FrameClient, FrameGeometry, FrameServer, Stream
+from messaging.logfile import LogReader, LogWriter
+from messaging.message import Peek, decode, event_member, new_message, peek, to_bytes
+from messaging.pubsub import PubMaster, SubMaster
+from messaging.schema import Event, car, log
+from messaging.services import SERVICES, Service, canonical, tcp_port
+
+__all__ = [
+    "SERVICES",
+    "Bus",
+    "BusError",
+    "Event",
+    "Frame",
+    "FrameClient",
+    "FrameError",
+    "FrameGeometry",
+    "FrameServer",
+    "LogFileError",
+    "LogReader",
+    "LogWriter",
+    "MessageError",
+    "MessagingError",
+    "Peek",
+    "PubMaster",
+    "Service",
+    "Stream",
+    "SubMaster",
+    "UnknownServiceError",
+    "canonical",
+    "car",
+    "decode",
+    "event_member",
+    "log",
+    "new_message",
+    "peek",
+    "tcp_port",
+    "to_bytes",
+]

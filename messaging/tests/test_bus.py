@@ -1,0 +1,137 @@
+"""Where endpoints are, and that nobody else is there."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from messaging import Bus, BusError, PubMaster, SubMaster, new_message, tcp_port
+
+
+def test_default_namespace_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TINYDRIVE_NAMESPACE", raising=False)
+    assert Bus().namespace == "default"
+    monkeypatch.setenv("TINYDRIVE_NAMESPACE", "garage")
+    assert Bus().namespace == "garage"
+    assert Bus("street").namespace == "street"
+
+
+def test_directory_is_private(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    bus = Bus.fresh()
+    assert bus.endpoint("carState", bind=True) == f"ipc://{bus.directory}/carState"
+    assert tmp_path in bus.directory.parents
+    for path in (bus.directory, bus.directory.parent):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    assert bus.endpoint("liveCalibration", bind=False).endswith("/extrinsicsCalibration")
+    bus.remove()
+    assert not bus.directory.exists()
+
+
+def test_without_home_and_runtime_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    bus = Bus.fresh()
+    assert bus.directory.parent == Path(tempfile.gettempdir()) / f"tinydrive-{os.getuid()}"
+    with PubMaster(["carState"], bus):
+        assert (bus.directory / "carState").is_socket()
+    bus.remove()
+
+
+def test_directory_of_somebody_else_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "tinydrive").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BusError, match="is not a directory of this user"):
+        Bus("x").endpoint("carState", bind=True)
+
+
+def test_long_paths_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 60)
+    deep.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+    with pytest.raises(BusError, match="the system allows 107; use a shorter namespace"):
+        Bus("n" * 60).endpoint("carState", bind=True)
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".", "a b", "@"])
+def test_names_that_are_no_directories(name: str) -> None:
+    with pytest.raises(BusError, match="cannot name a bus"):
+        Bus(name)
+
+
+def test_tcp_endpoints() -> None:
+    assert Bus(host="10.0.0.2").endpoint("modelV2", bind=False) == "tcp://10.0.0.2:58537"
+    assert Bus(host="*").endpoint("modelV2", bind=True) == "tcp://*:58537"
+    assert Bus(host="*").endpoint("modelV2", bind=False) == "tcp://127.0.0.1:58537"
+    # an old name is an old port
+    assert Bus(host="*").endpoint("liveDelay", bind=True) == f"tcp://*:{tcp_port('liveDelay')}"
+
+
+def test_messages_over_tcp(bus: Bus) -> None:
+    tcp = Bus(bus.namespace, host="127.0.0.1")
+    with (
+        PubMaster(["testJoystick"], tcp) as publisher,
+        SubMaster(["testJoystick"], bus=tcp) as subscriber,
+    ):
+        with pytest.raises(BusError, match="cannot publish testJoystick: Address already in use"):
+            PubMaster(["testJoystick"], tcp)
+        assert publisher.wait_for_subscribers(timeout=30)
+        message = new_message("testJoystick")
+        message.testJoystick.axes = [0.5]
+        publisher.send("testJoystick", message)
+        assert subscriber.wait_for({"testJoystick": message.logMonoTime}, 30)
+        assert list(subscriber["testJoystick"].axes) == [0.5]
+
+
+def test_second_publisher_is_refused(bus: Bus) -> None:
+    with PubMaster(["carState"], bus):
+        with pytest.raises(BusError, match=f"carState already has a publisher.*{os.getpid()}"):
+            PubMaster(["modelV2", "carState"], bus)
+        # what the refused one had reserved is free again
+        PubMaster(["modelV2"], bus).close()
+    PubMaster(["carState"], bus).close()
+
+
+HOLD = """
+import sys
+from messaging import Bus, PubMaster
+publisher = PubMaster(["carState"], Bus(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_killed_publisher_is_replaced(bus: Bus) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, bus.namespace],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "ready\n"
+    with pytest.raises(BusError, match=f"process {holder.pid}"):
+        PubMaster(["carState"], bus)
+
+    with SubMaster(["carState"], bus=bus) as subscriber:
+        holder.send_signal(signal.SIGKILL)
+        holder.communicate()
+        assert (bus.directory / "carState").is_socket()  # nobody tidied up
+        with PubMaster(["carState"], bus) as publisher:
+            # the subscriber finds the new one by itself, as long as it looks for messages
+            deadline = time.monotonic() + 30
+            while not publisher.wait_for_subscribers(timeout=0.01):
+                subscriber.update(10)
+                assert time.monotonic() < deadline
+            message = new_message("carState")
+            publisher.send("carState", message)
+            assert subscriber.wait_for({"carState": message.logMonoTime}, 30)
