@@ -1,0 +1,302 @@
+"""Draws a plan on a camera picture: path, lane lines, road edges, leads and a panel of numbers.
+
+Points come in the calibrated frame (x forward, y right, z down), are turned into the device frame
+by roll, pitch and yaw, into the view frame (x right, y down, z forward), and into pixels by the
+pinhole camera. Everything is clipped against a plane before the camera first and against the
+picture then, so that points behind the camera or far outside never wrap around.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from selfdrive_tests.drives import Calibration, Camera
+from selfdrive_tests.plans import Lead, Plan
+
+# Nothing nearer than this is drawn, metres before the camera.
+NEAR_M = 0.5
+
+PATH_HALF_WIDTH_M = 0.9
+LINE_HALF_WIDTH_M = 0.08
+LEAD_HALF_WIDTH_M = 0.9
+LEAD_MAX_ANGLE = 0.04  # half width over distance
+LEAD_MIN_PROBABILITY = 0.5
+
+SUPERSAMPLING = 2
+
+RGB = tuple[int, int, int]
+PATH_COLOR: RGB = (46, 204, 150)
+NOT_VALID_COLOR: RGB = (150, 158, 168)
+LANE_COLOR: RGB = (255, 255, 255)
+EDGE_COLOR: RGB = (255, 107, 74)
+LEAD_COLOR: RGB = (255, 196, 61)
+PANEL_COLOR = (16, 20, 26, 170)
+TEXT_COLOR: RGB = (240, 244, 248)
+CONFIDENCE_COLORS: dict[str, RGB] = {
+    "green": (46, 204, 113),
+    "yellow": (255, 196, 61),
+    "red": (255, 90, 80),
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Numbers and warnings written on the picture. speed: m/s; seconds: since the drive began."""
+
+    frame_id: int
+    seconds: float
+    speed: float
+    model: str
+    warning: str = ""
+
+
+def rotation(rpy_rad: tuple[float, float, float]) -> np.ndarray:
+    """Device from calibrated frame, (3, 3): Rz(yaw) Ry(pitch) Rx(roll)."""
+    (cr, cp, cy), (sr, sp, sy) = np.cos(rpy_rad), np.sin(rpy_rad)
+    about_x = np.array([[1, 0, 0], [0, cr, -sr], [0, sr, cr]])
+    about_y = np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]])
+    about_z = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
+    return np.asarray(about_z @ about_y @ about_x)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Calibrated frame to pixels of one camera."""
+
+    camera: Camera
+    rpy_rad: tuple[float, float, float]
+
+    def view(self, points: np.ndarray) -> np.ndarray:
+        """(N, 3) in the calibrated frame -> (N, 3) in the view frame, metres."""
+        device = points @ rotation(self.rpy_rad).T
+        return np.asarray(device[:, [1, 2, 0]])
+
+    def pixels(self, view: np.ndarray) -> np.ndarray:
+        """(N, 3) in the view frame, all before the camera -> (N, 2) pixels, x right, y down."""
+        return view[:, :2] / view[:, 2:] * self.camera.focal_px + self.camera.center_px
+
+    def polygons(self, polygons: np.ndarray) -> list[np.ndarray]:
+        """The visible parts of polygons with K corners: (N, K, 3) in the calibrated frame.
+
+        Gives N outlines of (M, 2) pixels; M is 0 where nothing is to be seen.
+        """
+        view = self.view(polygons.reshape(-1, 3)).reshape(polygons.shape)
+        return [self._outline(corners) for corners in view]
+
+    def _outline(self, view: np.ndarray) -> np.ndarray:
+        seen = clip(view, view[:, 2] - NEAR_M)
+        if not len(seen):
+            return np.empty((0, 2))
+        outline = self.pixels(seen)
+        # One side of the picture after the other, each as the distance to its inside.
+        for axis, size in enumerate((self.camera.width, self.camera.height)):
+            if outline[:, axis].min(initial=0) < 0:
+                outline = clip(outline, outline[:, axis])
+            if outline[:, axis].max(initial=0) > size:
+                outline = clip(outline, size - outline[:, axis])
+        return outline
+
+
+def clip(polygon: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Cut a polygon (N, D) to where `inside` (N,), linear along its edges, is not negative.
+
+    Sutherland and Hodgman's algorithm for one half space.
+    """
+    keep = inside >= 0
+    if keep.all():
+        return polygon
+    if not keep.any():
+        return polygon[:0]
+    corners = []
+    for i in range(len(polygon)):
+        j = (i + 1) % len(polygon)
+        if keep[i]:
+            corners.append(polygon[i])
+        if keep[i] != keep[j]:
+            part = inside[i] / (inside[i] - inside[j])
+            corners.append(polygon[i] + part * (polygon[j] - polygon[i]))
+    return np.array(corners)
+
+
+def ribbon(line: np.ndarray, half_width: float) -> np.ndarray:
+    """A line on the ground, (N, 3), as quads of a band along it: (N - 1, 4, 3).
+
+    The band lies level and is `half_width` metres wide to either side of the line.
+    Quads that touch a point that is not finite are left out.
+    """
+    if len(line) < 2:
+        return np.empty((0, 4, 3))
+    line = line.astype(np.float64)
+    with np.errstate(all="ignore"):
+        along = np.gradient(line[:, :2], axis=0)
+        length = np.hypot(along[:, 0], along[:, 1])[:, None]
+        # A car that stands still has no direction: its path is drawn as if straight ahead.
+        along = np.where(length > 1e-6, along / np.maximum(length, 1e-6), [1.0, 0.0])
+    right = np.stack([-along[:, 1], along[:, 0], np.zeros(len(line))], axis=-1) * half_width
+    left_edge, right_edge = line - right, line + right
+    quads = np.stack([left_edge[:-1], left_edge[1:], right_edge[1:], right_edge[:-1]], axis=1)
+    return quads[np.isfinite(quads).all(axis=(1, 2))]
+
+
+def draw(
+    picture: np.ndarray,
+    plan: Plan | None,
+    camera: Camera,
+    calibration: Calibration | None,
+    panel: Panel,
+    opacity: float = 1.0,
+) -> np.ndarray:
+    """A plan drawn on the picture, (height, width, 3) uint8 RGB, as a new array.
+
+    camera: of this picture, with its size. calibration: None is drawn as if mounted straight.
+    plan: None, for a frame without an answer, leaves just the panel. opacity: of the plan, 0 to 1.
+    """
+    image = Image.fromarray(picture)
+    if plan is not None:
+        mounting = calibration or Calibration((0.0, 0.0, 0.0))
+        layer = _plan_layer(plan, camera, mounting)
+        image.paste(layer, mask=layer.getchannel("A").point(lambda alpha: alpha * opacity))
+        _write_distances(image, plan, Projection(camera, mounting.rpy_rad), mounting.height_m)
+    _draw_panel(image, plan, panel)
+    return np.asarray(image)
+
+
+def _plan_layer(plan: Plan, camera: Camera, mounting: Calibration) -> Image.Image:
+    """Everything that lies on the road, on a transparent picture of the camera's size."""
+    size = (camera.width * SUPERSAMPLING, camera.height * SUPERSAMPLING)
+    layer = Image.new("RGBA", size)
+    canvas = ImageDraw.Draw(layer)
+    project = Projection(camera.scaled(*size), mounting.rpy_rad)
+
+    # The plan is at the height of the device; the road lies below it.
+    path = plan.position + np.array([0.0, 0.0, mounting.height_m])
+    color = PATH_COLOR if plan.valid else NOT_VALID_COLOR
+    _fill_ribbon(canvas, project, path, PATH_HALF_WIDTH_M, color, 150, 40)
+    for line, probability in zip(plan.lane_lines, plan.lane_probabilities, strict=False):
+        alpha = _alpha(probability)
+        _fill_ribbon(canvas, project, line, LINE_HALF_WIDTH_M, LANE_COLOR, alpha, alpha)
+    for edge in plan.road_edges:
+        _fill_ribbon(canvas, project, edge, LINE_HALF_WIDTH_M, EDGE_COLOR, 190, 190)
+    for lead in visible_leads(plan):
+        (chevron,) = project.polygons(_chevron(lead, mounting.height_m)[None])
+        _fill(canvas, chevron, LEAD_COLOR, _alpha(lead.probability))
+    return layer.reduce(SUPERSAMPLING)
+
+
+def _fill_ribbon(
+    canvas: ImageDraw.ImageDraw,
+    project: Projection,
+    line: np.ndarray,
+    half_width: float,
+    color: RGB,
+    near_alpha: int,
+    far_alpha: int,
+) -> None:
+    """Draw a band, from opaque near the car to faint far away. Far quads come first."""
+    outlines = project.polygons(ribbon(line, half_width))
+    for i in reversed(range(len(outlines))):
+        alpha = near_alpha + (far_alpha - near_alpha) * i // max(len(outlines) - 1, 1)
+        _fill(canvas, outlines[i], color, alpha)
+
+
+def _fill(canvas: ImageDraw.ImageDraw, outline: np.ndarray, color: RGB, alpha: int) -> None:
+    if len(outline) >= 3:
+        canvas.polygon(outline.ravel().tolist(), fill=(*color, alpha))
+
+
+def _alpha(probability: float) -> int:
+    """Opacity 0..255 of something seen with this probability; not a number is not seen."""
+    return round(255 * min(max(probability, 0.0), 1.0)) if np.isfinite(probability) else 0
+
+
+def visible_leads(plan: Plan) -> list[Lead]:
+    """Leads worth drawing: probable, before the camera, with finite positions."""
+    return [
+        lead
+        for lead in plan.leads
+        if lead.probability >= LEAD_MIN_PROBABILITY
+        and np.isfinite([lead.x, lead.y, lead.v]).all()
+        and lead.x > NEAR_M
+    ]
+
+
+def _chevron(lead: Lead, height_m: float) -> np.ndarray:
+    """An arrow head standing on the road at the lead's place, tip up: (4, 3), calibrated frame.
+
+    As wide as a car, but near the camera smaller, so that it does not hide the picture.
+    """
+    half_width = min(LEAD_HALF_WIDTH_M, LEAD_MAX_ANGLE * lead.x)
+    across = half_width * np.array([-1.0, 0.0, 1.0, 0.0])
+    raised = half_width * np.array([0.0, 1.3, 0.0, 0.45])
+    return np.stack([np.full(4, lead.x), lead.y + across, height_m - raised], axis=-1)
+
+
+def _write_distances(image: Image.Image, plan: Plan, project: Projection, height_m: float) -> None:
+    canvas = ImageDraw.Draw(image)
+    for lead in visible_leads(plan):
+        foot = project.view(np.array([[lead.x, lead.y, height_m]]))
+        if foot[0, 2] < NEAR_M:
+            continue
+        x, y = project.pixels(foot)[0]
+        if 0 <= x < image.width and 0 <= y < image.height:
+            text, place = f"{lead.x:.0f} m", (round(x), round(y) + 3)
+            canvas.text(
+                place,
+                text,
+                LEAD_COLOR,
+                font(12, bold=True),
+                "mt",
+                stroke_width=2,
+                stroke_fill=(16, 20, 26, 255),
+            )
+
+
+def _draw_panel(image: Image.Image, plan: Plan | None, panel: Panel) -> None:
+    """The numbers, top left, and what is wrong, top right and at the bottom."""
+    width, height = image.size
+    canvas = ImageDraw.Draw(image, "RGBA")  # a canvas that blends
+    rows = panel_rows(plan, panel)
+    bottom = 38 + 18 * len(rows)
+    canvas.rounded_rectangle((8, 8, 228, bottom), 6, PANEL_COLOR)
+    canvas.text((20, 14), panel.model, TEXT_COLOR, font(12, bold=True))
+    for i, (name, value) in enumerate(rows, start=1):
+        canvas.text((20, 15 + 18 * i), name, NOT_VALID_COLOR, font(12))
+        canvas.text((218, 15 + 18 * i), value, TEXT_COLOR, font(12), "ra")
+    if plan is not None and plan.confidence in CONFIDENCE_COLORS:
+        canvas.rectangle((8, 14, 11, bottom - 6), CONFIDENCE_COLORS[plan.confidence])
+    status = "NO PLAN" if plan is None else "" if plan.valid else "NOT VALID"
+    if status:
+        canvas.rounded_rectangle((width - 118, 8, width - 8, 36), 6, (200, 48, 40, 230))
+        canvas.text((width - 63, 22), status, TEXT_COLOR, font(14, bold=True), "mm")
+    if panel.warning:
+        middle, bottom = width // 2, height - 8
+        box = canvas.textbbox((middle, bottom - 5), panel.warning, font(13), "mb")
+        canvas.rounded_rectangle((box[0] - 10, box[1] - 6, box[2] + 10, bottom), 6, PANEL_COLOR)
+        canvas.text((middle, bottom - 5), panel.warning, LEAD_COLOR, font(13), "mb")
+
+
+def panel_rows(plan: Plan | None, panel: Panel) -> list[tuple[str, str]]:
+    """Names and values of the panel's lines, below the model's name."""
+    rows = [
+        (f"frame {panel.frame_id}", f"{panel.seconds:.2f} s"),
+        ("speed", f"{panel.speed:.1f} m/s  {panel.speed * 3.6:.0f} km/h"),
+    ]
+    if plan is not None:
+        rows += [
+            ("curvature", f"{plan.curvature:+.4f} 1/m"),
+            ("acceleration", f"{plan.acceleration:+.2f} m/s²"),
+            ("confidence", plan.confidence),
+        ]
+    return rows
+
+
+@lru_cache
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """The typeface that comes with matplotlib, so that pictures are the same everywhere."""
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(files("matplotlib") / "mpl-data" / "fonts" / "ttf" / name), size)

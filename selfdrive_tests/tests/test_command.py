@@ -1,0 +1,148 @@
+"""The command drive-replay, with a small daemon in modeld's place: files, summary, errors."""
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from messaging import LogReader
+from selfdrive_tests import __main__ as command
+from selfdrive_tests.drives import Camera
+from selfdrive_tests.pictures import picture_size, still_numbers
+from selfdrive_tests.video import open_video
+
+DAEMON = Path(__file__).parent / "fake_daemon.py"
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """A video of 20 frames of noise, of which about 12 are left."""
+    path = tmp_path / "road.mkv"
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=20)
+        stream.width, stream.height, stream.pix_fmt = 128, 64, "yuv420p"
+        for _ in range(20):
+            planes = rng.integers(60, 90, (96, 128), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
+        container.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    return path
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small daemon instead of modeld, and an untrained model that needs no file."""
+    model = command.Model("toy", "ab" * 32, "cpu f32", command.UNTRAINED)
+
+    def start(model: Path, policy: Path | None, namespace: str, flags: Sequence[str]) -> list[str]:
+        assert "--lockstep" in flags
+        return [sys.executable, str(DAEMON), namespace]
+
+    monkeypatch.setattr(command, "describe_model", lambda path: model)
+    monkeypatch.setattr(command, "modeld_command", start)
+
+
+def arguments(video: Path, out: Path, *more: str) -> list[str]:
+    return [str(video), "--view", "model", "--model", "toy.tnn", "-o", str(out), *more]
+
+
+def test_a_replay_writes_everything(
+    video: Path, tmp_path: Path, fake: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert command.main(arguments(video, out)) == 0
+    printed = capsys.readouterr().out
+    (log,) = out.glob("00000000--??????????--0/rlog.zst")
+    frames = sum(event.which() == "modelV2" for event in LogReader(log))
+    # What is left of the video, and no more; why it is less is said.
+    assert 9 <= frames <= 12
+    assert f"frames            {frames}\n" in printed
+    assert "breaks off" in printed and str(log) in printed
+
+    written = list(open_video(out / "plan.mp4").pictures())
+    assert len(written) == frames and written[0].luma.shape == (384, 768)
+    stills = sorted((out / "stills").glob("*.png"))
+    assert len(stills) == 6
+    assert Image.open(stills[0]).size == (768, 384)
+    text = (out / "report.html").read_text(encoding="utf-8")
+    assert "breaks off" in text and command.UNTRAINED in text and "plan.mp4" in text
+
+
+def test_replaying_again_gives_the_same_video_and_replaces_the_files(
+    video: Path, tmp_path: Path, fake: None
+) -> None:
+    out = tmp_path / "out"
+    digests = []
+    for _ in range(2):
+        assert command.main(arguments(video, out, "--frames", "5")) == 0
+        digests.append(hashlib.sha256((out / "plan.mp4").read_bytes()).hexdigest())
+    assert digests[0] == digests[1]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "00000000--" + next(out.glob("*--0")).name[10:20] + "--0",
+        "modeld.log",
+        "plan.mp4",
+        "report.html",
+        "stills",
+    ]
+
+
+def test_video_and_stills_can_be_left_out(video: Path, tmp_path: Path, fake: None) -> None:
+    out = tmp_path / "out"
+    assert command.main(arguments(video, out, "--no-video", "--start", "0.2")) == 0
+    assert not (out / "plan.mp4").exists()
+    assert "<video" not in (out / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (["--center", "1"], "'1' is not X,Y"),
+        (["--rpy", "0,0,nan"], "'0,0,nan' is not R,P,Y"),
+        (["--focal-length", "-3"], "'-3' is not a number above 0"),
+        (["--frames", "0"], "'0' is not a number above 0"),
+        (["--view", "bird"], "invalid choice"),
+    ],
+)
+def test_wrong_options_are_refused(
+    changes: list[str], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        command.main([*arguments(tmp_path / "v.mp4", tmp_path), *changes])
+    assert caught.value.code == 2
+    assert text in capsys.readouterr().err
+
+
+def test_errors_are_one_line_and_exit_code_2(
+    video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "missing.mp4"
+    assert command.main(arguments(missing, tmp_path / "out")) == 2
+    assert capsys.readouterr().err == f"drive-replay: {missing}: no such video file.\n"
+    late = arguments(video, tmp_path / "out", "--start", "5")
+    assert command.main(late) == 2
+    error = capsys.readouterr().err
+    assert error == f"drive-replay: {video} lasts 1.0 s: --start must be less than that.\n"
+    # A file that is no artifact: the daemon is not even started.
+    bad = tmp_path / "bad.tnn"
+    bad.write_bytes(b"not an artifact")
+    arguments_bad = [str(video), "--view", "model", "--model", str(bad), "-o", str(tmp_path / "o")]
+    assert command.main(arguments_bad) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("drive-replay: ") and str(bad) in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_sizes_and_stills() -> None:
+    center = (1.0, 1.0)
+    assert picture_size(Camera(256, 128, 1.0, center)) == (768, 384)
+    assert picture_size(Camera(1928, 1208, 1.0, center)) == (1280, 802)
+    assert picture_size(Camera(964, 604, 1.0, center)) == (964, 604)
+    assert sorted(still_numbers(1200)) == [100, 300, 500, 700, 900, 1100]
+    assert still_numbers(1) == {0} and still_numbers(0) == set()
