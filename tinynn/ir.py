@@ -20,7 +20,7 @@ import enum
 import hashlib
 import math
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -225,20 +225,23 @@ class Graph:
         return toposort(self.outputs.values())
 
 
-def toposort(roots: Iterable[Node]) -> list[Node]:
-    """Nodes reachable from roots, sources first; iterative, so depth is no limit."""
+def toposort(roots: Iterable[Node], known: Container[Node] = ()) -> list[Node]:
+    """Nodes reachable from roots, sources first; iterative, so depth is no limit.
+
+    Nodes in `known`, and what is only reachable through them, are left out.
+    """
     order: list[Node] = []
     done: set[Node] = set()
     stack: list[tuple[Node, Iterator[Node]]] = []
     for root in roots:
-        if root in done:
+        if root in done or root in known:
             continue
         done.add(root)
         stack.append((root, iter(root.src)))
         while stack:
             top, pending = stack[-1]
             for source in pending:
-                if source not in done:
+                if source not in done and source not in known:
                     done.add(source)
                     stack.append((source, iter(source.src)))
                     break
@@ -267,7 +270,8 @@ def input_(name: str, dtype: DType, shape: Sequence[int]) -> Node:
 
 def const(value: Any, dtype: DType | None = None) -> Node:
     """CONST from a number or array; `dtype` converts, otherwise the array's own is kept."""
-    array = np.asarray(value) if dtype is None else np.asarray(value).astype(dtype.numpy)
+    with np.errstate(over="ignore"):  # beyond the range of the dtype is infinity
+        array = np.asarray(value) if dtype is None else np.asarray(value).astype(dtype.numpy)
     held = Const(array)
     return node(Op.CONST, DType.of(array.dtype), array.shape, (), held)
 
@@ -309,7 +313,14 @@ def pad(x: Node, pads: Sequence[tuple[int, int]], value: float | int | bool = 0)
     if not any(lo or hi for lo, hi in pads):
         return x
     shape = [n + lo + hi for n, (lo, hi) in zip(x.shape, pads, strict=True)]
-    return node(Op.PAD, x.dtype, shape, (x,), (pads, value))
+    return node(Op.PAD, x.dtype, shape, (x,), (pads, fill_value(value, x.dtype)))
+
+
+def fill_value(value: float | int | bool, dtype: DType) -> float | int | bool:
+    """The value as the plain number that PAD keeps; every NaN becomes the one `math.nan`."""
+    if dtype.is_float:
+        return math.nan if math.isnan(value) else float(value)
+    return bool(value) if dtype is DType.BOOL else int(value)
 
 
 def slice_(x: Node, ranges: Sequence[tuple[int, int, int]]) -> Node:

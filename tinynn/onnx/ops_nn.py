@@ -1,0 +1,340 @@
+"""Lowerings: convolutions, matrix products, pooling, normalisation, resizing."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinynn import derived as d
+from tinynn import interp, ir
+from tinynn.ir import DType, Node
+from tinynn.onnx.errors import ModelError
+from tinynn.onnx.ops_shape import pad_or_crop
+from tinynn.onnx.registry import Call, lowers, static
+
+Pads = list[tuple[int, int]]
+
+# Matrix products
+
+@lowers("MatMul")
+def matmul(call: Call, a: Node, b: Node) -> Node:
+    return d.matmul(a, b)
+
+
+@lowers("Gemm", since=7)
+def gemm(call: Call, a: Node, b: Node, c: Node | None = None) -> Node:
+    """alpha * op(a) @ op(b) + beta * c."""
+    a = ir.permute(a, (1, 0)) if call.flag("transA") else a
+    b = ir.permute(b, (1, 0)) if call.flag("transB") else b
+    alpha, beta = call.number("alpha", 1.0), call.number("beta", 1.0)
+    product = d.matmul(a, b)
+    if alpha != 1.0:
+        product = d.mul(product, alpha)
+    if c is None:
+        return product
+    added = c if beta == 1.0 else d.mul(c, beta)
+    return ir.add(product, d.broadcast_to(added, product.shape))
+
+
+# Convolutions
+
+def _pads(call: Call, lengths: Sequence[int], kernel: Sequence[int], strides: Sequence[int],
+          dilations: Sequence[int]) -> Pads:
+    """(before, after) per spatial axis from `pads` or `auto_pad`."""
+    auto = call.text("auto_pad", "NOTSET", ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"))
+    rank = len(kernel)
+    if auto == "NOTSET":
+        flat = call.integers("pads", [0] * (2 * rank))
+        if len(flat) != 2 * rank:
+            raise ModelError(f"{len(flat)} pads for {rank} spatial axes")
+        return [(flat[i], flat[i + rank]) for i in range(rank)]
+    if auto == "VALID":
+        return [(0, 0)] * rank
+    pairs = []
+    for length, k, s, dil in zip(lengths, kernel, strides, dilations, strict=True):
+        # As many outputs as ceil(length / stride).
+        total = max(0, (-(-length // s) - 1) * s + dil * (k - 1) + 1 - length)
+        small = total // 2
+        pairs.append((total - small, small) if auto == "SAME_LOWER" else (small, total - small))
+    return pairs
+
+
+def _spatial(call: Call, name: str, rank: int, default: Sequence[int] | None = None) -> list[int]:
+    values = call.integers(name, default if default is not None else [1] * rank)
+    if len(values) != rank or any(v < 1 for v in values):
+        raise ModelError(f"attribute {name!r} should be {rank} positive integers, is {values}")
+    return values
+
+
+def _add_channels(x: Node, bias: Node | None) -> Node:
+    """x (N, C, ...) + bias (C,)."""
+    if bias is None:
+        return x
+    return d.add(x, ir.reshape(bias, (bias.size, *(1 for _ in x.shape[2:]))))
+
+
+@lowers("Conv")
+def conv(call: Call, x: Node, weight: Node, bias: Node | None = None) -> Node:
+    rank = len(weight.shape) - 2
+    kernel = _spatial(call, "kernel_shape", rank, weight.shape[2:])
+    if rank < 1 or tuple(kernel) != weight.shape[2:] or len(x.shape) != rank + 2:
+        raise ModelError(f"kernel {kernel}, weight {weight!r} and input {x!r} do not fit")
+    strides, dilations = _spatial(call, "strides", rank), _spatial(call, "dilations", rank)
+    pads = _pads(call, x.shape[2:], kernel, strides, dilations)
+    padded = pad_or_crop(x, [(0, 0), (0, 0), *pads], 0)
+    y = d.conv(padded, weight, strides, dilations, [(0, 0)] * rank, call.integer("group", 1))
+    return _add_channels(y, bias)
+
+
+@lowers("ConvTranspose")
+def conv_transpose(call: Call, x: Node, weight: Node, bias: Node | None = None) -> Node:
+    """The input spread out with zeros, then convolved with the flipped kernel.
+
+    weight (C, M/groups, *K).
+    """
+    rank = len(weight.shape) - 2
+    if rank < 1 or len(x.shape) != rank + 2:
+        raise ModelError(f"weight {weight!r} and input {x!r} do not fit")
+    kernel = _spatial(call, "kernel_shape", rank, weight.shape[2:])
+    strides, dilations = _spatial(call, "strides", rank), _spatial(call, "dilations", rank)
+    extra = call.integers("output_padding", [0] * rank)
+    groups = call.integer("group", 1)
+    spans = [dil * (k - 1) + 1 for k, dil in zip(kernel, dilations, strict=True)]
+    full = [(n - 1) * s + span + e
+            for n, s, span, e in zip(x.shape[2:], strides, spans, extra, strict=True)]
+    pads = _transposed_pads(call, x.shape[2:], strides, full)
+    for axis, s in enumerate(strides, 2):
+        x = _spread(x, axis, s)
+    around = [(span - 1 - lo, span - 1 - hi + e)
+              for span, (lo, hi), e in zip(spans, pads, extra, strict=True)]
+    x = pad_or_crop(x, [(0, 0), (0, 0), *around], 0)
+    channels, per_group = weight.shape[:2]
+    flipped = ir.slice_(weight, [(0, channels, 1), (0, per_group, 1),
+                                 *((k - 1, k, -1) for k in kernel)])
+    w = ir.reshape(flipped, (groups, channels // groups, per_group, *kernel))
+    w = ir.permute(w, (0, 2, 1, *range(3, 3 + rank)))
+    w = ir.reshape(w, (groups * per_group, channels // groups, *kernel))
+    return _add_channels(d.conv(x, w, [1] * rank, dilations, [(0, 0)] * rank, groups), bias)
+
+
+def _transposed_pads(call: Call, lengths: Sequence[int], strides: Sequence[int],
+                     full: Sequence[int]) -> Pads:
+    """What is cut off the full result of a transposed convolution, per axis."""
+    auto = call.text("auto_pad", "NOTSET", ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"))
+    rank = len(full)
+    if call.has("output_shape"):
+        wanted = call.integers("output_shape")[-rank:]
+    elif auto in ("SAME_UPPER", "SAME_LOWER"):
+        wanted = [n * s for n, s in zip(lengths, strides, strict=True)]
+    else:
+        flat = call.integers("pads", [0] * (2 * rank)) if auto == "NOTSET" else [0] * (2 * rank)
+        return [(flat[i], flat[i + rank]) for i in range(rank)]
+    pairs = []
+    for have, want in zip(full, wanted, strict=True):
+        total = have - want  # negative where the result is to be longer
+        half = total // 2
+        pairs.append((half, total - half) if auto == "SAME_UPPER" else (total - half, half))
+    return pairs
+
+
+def _spread(x: Node, axis: int, stride: int) -> Node:
+    """stride - 1 zeros between neighbours along an axis."""
+    if stride == 1 or x.shape[axis] == 0:
+        return x
+    n, rank = x.shape[axis], len(x.shape)
+    apart = ir.pad(d.unsqueeze(x, axis + 1),
+                   [(0, stride - 1) if i == axis + 1 else (0, 0) for i in range(rank + 1)])
+    flat = ir.reshape(apart, (*x.shape[:axis], n * stride, *x.shape[axis + 1:]))
+    return d.take_range(flat, axis, 0, (n - 1) * stride + 1)
+
+
+# Pooling
+
+@dataclass(frozen=True)
+class _Pooling:
+    """The windows of a pooling node.
+
+    windows: (axis, size, stride, dilation) per spatial axis, counted from the first spatial one.
+    pads: (before, after) per axis as given; extra: what ceil_mode adds after them.
+    """
+
+    windows: list[tuple[int, int, int, int]]
+    pads: Pads
+    extra: list[int]
+
+    @staticmethod
+    def of(call: Call, x: Node) -> _Pooling:
+        rank = len(x.shape) - 2
+        kernel = _spatial(call, "kernel_shape", rank)
+        strides, dilations = _spatial(call, "strides", rank), _spatial(call, "dilations", rank)
+        pads = _pads(call, x.shape[2:], kernel, strides, dilations)
+        extra = [_ceil_extra(call, *one) for one in
+                 zip(x.shape[2:], kernel, strides, dilations, pads, strict=True)]
+        return _Pooling(list(zip(range(rank), kernel, strides, dilations, strict=True)), pads,
+                        extra)
+
+    def reduce(self, x: Node, kind: str, fill: float, spatial: int = 2) -> Node:
+        """Pad with `fill`, slide the windows over the axes from `spatial` on, reduce each."""
+        around = [(lo, hi + e) for (lo, hi), e in zip(self.pads, self.extra, strict=True)]
+        padded = ir.pad(x, [*[(0, 0)] * spatial, *around], fill)
+        windows = ir.window(padded, [(a + spatial, k, s, dil) for a, k, s, dil in self.windows])
+        rank = len(x.shape)
+        return ir.reduce(windows, kind, range(rank, rank + len(self.windows)))
+
+
+def _ceil_extra(call: Call, length: int, k: int, stride: int, dilation: int,
+                pad: tuple[int, int]) -> int:
+    """Padding that ceil_mode adds at the end so that the last, partial window exists."""
+    if not call.flag("ceil_mode"):
+        return 0
+    free = length + sum(pad) - (dilation * (k - 1) + 1)
+    positions = -(-free // stride) + 1
+    # A window that would start in the padding at the end does not count.
+    if (positions - 1) * stride >= length + pad[0]:
+        positions -= 1
+    return max(0, (positions - 1) * stride - free)
+
+
+@lowers("MaxPool")
+def max_pool(call: Call, x: Node) -> Node:
+    return _Pooling.of(call, x).reduce(x, "max", interp.lowest(x.dtype))
+
+
+@lowers("AveragePool", since=7)
+def average_pool(call: Call, x: Node) -> Node:
+    """The sum over each window divided by the number of its elements that count."""
+    pooling = _Pooling.of(call, x)
+    ones: np.ndarray = np.ones(x.shape[2:], np.float32)
+    if call.flag("count_include_pad"):
+        counted = _Pooling(pooling.windows, [(0, 0)] * len(pooling.pads), pooling.extra)
+        ones = np.pad(ones, pooling.pads, constant_values=1)
+    else:
+        counted = pooling
+    counts = static(counted.reduce(ir.const(ones), "sum", 0, spatial=0), "window sizes")
+    same = counts.size > 0 and (counts == counts.flat[0]).all()
+    divisor = ir.const(counts.flat[0] if same else counts)
+    return d.div(pooling.reduce(x, "sum", 0), ir.cast(divisor, x.dtype))
+
+
+@lowers("LpPool", since=2)
+def lp_pool(call: Call, x: Node) -> Node:
+    p = call.integer("p", 2)
+    total = _Pooling.of(call, x).reduce(d.power_int(d.absolute(x), p), "sum", 0)
+    return ir.sqrt(total) if p == 2 else d.power(total, d.scalar(1 / p, x))
+
+
+@lowers("GlobalAveragePool", "GlobalMaxPool")
+def global_pool(call: Call, x: Node) -> Node:
+    axes = list(range(2, len(x.shape)))
+    pooled = d.mean(x, axes) if call.op == "GlobalAveragePool" else ir.reduce(x, "max", axes)
+    return ir.reshape(pooled, (*x.shape[:2], *(1 for _ in axes)))
+
+
+# Normalisation
+
+def _channel(values: Node, x: Node) -> Node:
+    """(C,) ready to broadcast against x (N, C, ...), in f32 or x's dtype if that is wider."""
+    return ir.reshape(values, (values.size, *(1 for _ in x.shape[2:])))
+
+
+@lowers("BatchNormalization", since=7)
+def batch_normalization(call: Call, x: Node, scale: Node, bias: Node, mean: Node,
+                        variance: Node) -> Node:
+    """x * gain + (bias - mean * gain), gain = scale / sqrt(variance + epsilon)."""
+    if not call.flag("spatial", True):
+        raise ModelError("statistics per element (spatial = 0) are not supported")
+    if call.flag("training_mode"):
+        raise ModelError("training_mode is not supported: export the model for inference")
+    wide = DType.F64 if DType.F64 in (x.dtype, variance.dtype) else DType.F32
+    spread = ir.sqrt(d.add(ir.cast(variance, wide), call.number("epsilon", 1e-5)))
+    gain = ir.div(ir.cast(scale, wide), spread)
+    offset = d.sub(ir.cast(bias, wide), ir.mul(ir.cast(mean, wide), gain))
+    y = d.add(d.mul(ir.cast(x, wide), _channel(gain, x)), _channel(offset, x))
+    return ir.cast(y, x.dtype)
+
+
+@lowers("InstanceNormalization", since=6)
+def instance_normalization(call: Call, x: Node, scale: Node, bias: Node) -> Node:
+    axes = range(2, len(x.shape))
+    y = d.in_f32(d.normalize)(x, axes, call.number("epsilon", 1e-5))
+    return d.add(d.mul(y, _channel(scale, x)), _channel(bias, x))
+
+
+@lowers("GroupNormalization", since=18)
+def group_normalization(call: Call, x: Node, scale: Node, bias: Node) -> Node:
+    """Before opset 21 scale and bias are per group, then per channel."""
+    groups, channels = call.integer("num_groups"), x.shape[1]
+    grouped = ir.reshape(x, (x.shape[0], groups, x.size // (x.shape[0] * groups)))
+    y = ir.reshape(d.in_f32(d.normalize)(grouped, (2,), call.number("epsilon", 1e-5)), x.shape)
+    if call.opset < 21:
+        scale, bias = (ir.reshape(d.broadcast_to(ir.reshape(v, (groups, 1)),
+                                                 (groups, channels // groups)), (channels,))
+                       for v in (scale, bias))
+    return d.add(d.mul(y, _channel(scale, x)), _channel(bias, x))
+
+
+@lowers("LayerNormalization", since=17)
+def layer_normalization(call: Call, x: Node, scale: Node,
+                        bias: Node | None = None) -> list[Node]:
+    """Over the axes from `axis` on, in f32 where x is narrower: the result, and if they are asked
+    for the mean and 1 / standard deviation."""
+    axes = range(call.axis(len(x.shape), -1), len(x.shape))
+    epsilon = call.number("epsilon", 1e-5)
+    y = d.mul(d.in_f32(d.normalize)(x, axes, epsilon), scale)
+    y = y if bias is None else d.add(y, bias)
+    if call.outputs == 1:
+        return [y]
+    wide = ir.cast(x, DType.F32)
+    keep = [1 if i in axes else n for i, n in enumerate(x.shape)]
+    mean = ir.reshape(d.mean(wide, axes), keep)
+    centred = d.sub(wide, mean)
+    variance = ir.reshape(d.mean(ir.mul(centred, centred), axes), keep)
+    return [y, mean, d.div(d.scalar(1, wide), ir.sqrt(d.add(variance, epsilon)))]
+
+
+@lowers("RMSNormalization", since=23)
+def rms_normalization(call: Call, x: Node, scale: Node) -> Node:
+    """x / sqrt(mean(x^2) + epsilon) * scale over the axes from `axis` on."""
+    axes = range(call.axis(len(x.shape), -1), len(x.shape))
+    keep = [1 if i in axes else n for i, n in enumerate(x.shape)]
+    epsilon = call.number("epsilon", 1e-5)
+
+    def normalized(v: Node) -> Node:
+        power = ir.reshape(d.mean(ir.mul(v, v), axes), keep)
+        return d.div(v, ir.sqrt(d.add(power, epsilon)))
+    return d.mul(d.in_f32(normalized)(x), scale)
+
+
+@lowers("LpNormalization")
+def lp_normalization(call: Call, x: Node) -> Node:
+    axis, p = call.axis(len(x.shape), -1), call.integer("p", 2)
+    if p not in (1, 2):
+        raise ModelError(f"p is {p}; supported: 1, 2")
+    if p == 1:
+        norm = d.reduce_keep(d.absolute(x), "sum", (axis,))
+    else:
+        norm = ir.sqrt(d.reduce_keep(ir.mul(x, x), "sum", (axis,)))
+    # A vector of zeros stays one.
+    return d.div(x, d.where(d.equal(norm, 0), d.scalar(1, x), norm))
+
+
+@lowers("LRN")
+def local_response_normalization(call: Call, x: Node) -> Node:
+    """x / (bias + alpha / size * sum of squares over neighbouring channels) ** beta."""
+    count = call.integer("size")
+    before = (count - 1) // 2
+    pairs = [(before, count - 1 - before) if i == 1 else (0, 0) for i in range(len(x.shape))]
+    squares = ir.window(ir.pad(ir.mul(x, x), pairs), [(1, count, 1, 1)])
+    total = ir.reduce(squares, "sum", (len(x.shape),))
+    scaled = d.add(d.mul(total, call.number("alpha", 1e-4) / count), call.number("bias", 1.0))
+    return d.div(x, d.power(scaled, d.scalar(call.number("beta", 0.75), x)))
+
+
+@lowers("Dropout", since=7)
+def dropout(call: Call, x: Node, ratio: Node | None = None,
+            training: Node | None = None) -> list[Node]:
+    """Inference: the identity, and a mask of trues."""
+    if training is not None and bool(static(training, "training_mode").any()):
+        raise ModelError("training mode is not supported: export the model for inference")
+    return [x, d.broadcast_to(ir.const(True), x.shape)]

@@ -1,0 +1,281 @@
+"""ONNX file -> graph.
+
+The onnx package parses the file; here its nodes are looked up in the table of lowerings, checked
+all at once for support, and turned into our nodes in order of dependence. Nothing is executed but
+numpy folding of constants. Every error says which node of the file it is about.
+"""
+from __future__ import annotations
+
+import graphlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx.inliner
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, ModelProto
+
+from tinynn import ir, simplify, spec
+from tinynn.ir import Graph, GraphError, Node
+from tinynn.onnx import ops_math, ops_nn, ops_recurrent, ops_resize, ops_shape
+from tinynn.onnx.errors import ModelError, UnsupportedModel
+from tinynn.onnx.metadata import read_metadata
+from tinynn.onnx.protos import attribute, declared, tensor
+from tinynn.onnx.registry import LOWER, Call
+
+# Importing the modules above fills the table.
+__all__ = ["import_model", "ops_math", "ops_nn", "ops_recurrent", "ops_resize", "ops_shape"]
+
+OLDEST_OPSET, NEWEST_OPSET = 7, 28
+_MOST_FILE_BYTES = 2**31 - 1  # protobuf's own limit
+_MOST_NESTED = 32
+_MOST_LISTED = 20
+_MOST_INLINED = 1_000_000
+
+
+def import_model(model: str | os.PathLike[str] | bytes | ModelProto,
+                 shapes: Mapping[str, Sequence[int]] | None = None,
+                 state: Mapping[str, str] | None = None) -> Graph:
+    """Read a model.
+
+    model: path, bytes of a file, or a ModelProto.
+    shapes: input name -> shape, for inputs whose shape the file leaves open.
+    state: input name -> name of the output that is its value in the next run.
+    Raises ModelError if the model is invalid, UnsupportedModel (with every unsupported node) if
+    it uses what is not supported, MetadataError if its metadata is refused.
+    """
+    proto, name, folder = _load(model)
+    if proto.functions:
+        _check_functions(proto)
+        proto = onnx.inliner.inline_local_functions(proto)
+    importer = _Importer(proto, folder)
+    graph = importer.graph(name, dict(shapes or {}))
+    graph.state.update(state or {})
+    graph.metadata.update(read_metadata(proto, graph))
+    graph.metadata["source"] = {
+        "format": "onnx",
+        "opsets": {domain or "ai.onnx": version for domain, version in importer.opsets.items()},
+        "ops": dict(sorted(Counter(_key(n) for n in _all_nodes(proto.graph)).items()))}
+    try:
+        spec.check(graph)
+    except GraphError as error:
+        raise ModelError(str(error)) from error
+    return graph
+
+
+def _load(model: str | os.PathLike[str] | bytes | ModelProto
+          ) -> tuple[ModelProto, str, Path | None]:
+    """The parsed model, its name, and the folder it lies in (None if it is not a file)."""
+    if isinstance(model, ModelProto):
+        return _with_graph(model, "the model"), model.graph.name or "model", None
+    if isinstance(model, bytes):
+        proto = _parse(model, "the model")
+        return proto, proto.graph.name or "model", None
+    path = Path(model)
+    try:
+        if path.stat().st_size > _MOST_FILE_BYTES:
+            raise ModelError(f"{path} is larger than 2 GiB, which ONNX does not allow; "
+                             "store its weights as external data")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    return _parse(data, str(path)), path.stem, path.parent
+
+
+def _parse(data: bytes, where: str) -> ModelProto:
+    try:
+        proto = onnx.load_model_from_string(data)
+    except (DecodeError, ValueError, TypeError) as error:
+        raise ModelError(f"{where} is not an ONNX file, or is damaged: {error}") from error
+    return _with_graph(proto, where)
+
+
+def _with_graph(proto: ModelProto, where: str) -> ModelProto:
+    if not proto.HasField("graph") or not proto.graph.output:
+        raise ModelError(f"{where} is not an ONNX model: it has no graph with outputs")
+    return proto
+
+
+def _check_functions(proto: ModelProto) -> None:
+    """Raise ModelError if the model's own functions call themselves or grow without bounds."""
+    functions = {(f.domain, f.name): f for f in proto.functions}
+    calls = {key: [(n.domain, n.op_type) for n in _all_nodes(f)] for key, f in functions.items()}
+    called = {key: [c for c in inner if c in functions] for key, inner in calls.items()}
+    try:
+        order = list(graphlib.TopologicalSorter(called).static_order())
+    except graphlib.CycleError as error:
+        names = ", ".join(name for _, name in error.args[1][:5])
+        raise ModelError(f"functions of the model call themselves: {names}") from error
+    sizes: dict[tuple[str, str], int] = {}
+    for key in order:
+        sizes[key] = sum(sizes.get(c, 1) for c in calls[key])
+    total = sum(sizes.get((n.domain, n.op_type), 1) for n in _all_nodes(proto.graph))
+    if total > _MOST_INLINED:
+        raise ModelError(f"the model has {total} nodes once its functions are written out; "
+                         f"at most {_MOST_INLINED} are read")
+
+
+def _label(node: Any) -> str:
+    """How errors call a node of the file."""
+    if node.name:
+        return f"node {node.name!r} ({node.op_type})"
+    return f"the {node.op_type} node that makes {next(iter(node.output), '?')!r}"
+
+
+def _key(node: Any) -> str:
+    """The node's entry in the table of lowerings."""
+    standard = node.domain in ("", "ai.onnx")
+    return str(node.op_type) if standard else f"{node.domain}::{node.op_type}"
+
+
+def _subgraphs(node: Any) -> list[Any]:
+    return [a.g for a in node.attribute if a.type == AttributeProto.GRAPH]
+
+
+def _all_nodes(graph: Any) -> Iterator[Any]:
+    """Every node of the graph and of the graphs nested in it."""
+    pending = [(graph, 0)]
+    while pending:
+        inner, depth = pending.pop()
+        if depth > _MOST_NESTED:
+            raise ModelError(f"subgraphs are nested more than {_MOST_NESTED} deep")
+        for node in inner.node:
+            yield node
+            pending += [(g, depth + 1) for g in _subgraphs(node)]
+
+
+def _reads(node: Any) -> Iterator[str]:
+    """Names a node reads, also from inside its subgraphs."""
+    yield from (name for name in node.input if name)
+    for graph in _subgraphs(node):
+        for inner in _all_nodes(graph):
+            yield from (name for name in inner.input if name)
+        yield from (output.name for output in graph.output)
+
+
+class _Importer:
+    """State of one import: the opsets, and what has been folded so far."""
+
+    def __init__(self, proto: ModelProto, folder: Path | None) -> None:
+        self.proto = proto
+        self.folder = folder
+        self.opsets = {("" if o.domain == "ai.onnx" else o.domain): o.version
+                       for o in proto.opset_import}
+        self.folded: dict[Node, Node] = {}
+        self._require_supported()
+
+    def _require_supported(self) -> None:
+        """Raise UnsupportedModel with all nodes that cannot be imported."""
+        opset = self.opsets.get("", 0)
+        standard = any(not n.domain or n.domain == "ai.onnx" for n in self.proto.graph.node)
+        if standard and not OLDEST_OPSET <= opset <= NEWEST_OPSET:
+            raise UnsupportedModel(
+                f"the model is of ONNX opset {opset}; supported are {OLDEST_OPSET} to "
+                f"{NEWEST_OPSET}. Convert it with onnx.version_converter.convert_version")
+        lines = []
+        for node in _all_nodes(self.proto.graph):
+            version = self.opsets.get("" if node.domain == "ai.onnx" else node.domain, 1)
+            lowering = LOWER.get(_key(node))
+            if lowering is None:
+                reason = "this operator is not supported"
+            elif version < lowering.since:
+                reason = f"supported from opset {lowering.since} on"
+            else:
+                continue
+            lines.append(f"  {node.op_type}, node {node.name!r}, domain "
+                         f"{node.domain or 'ai.onnx'!r}, opset {version}: {reason}")
+        if lines:
+            shown = lines[:_MOST_LISTED]
+            if len(lines) > len(shown):
+                shown.append(f"  ... and {len(lines) - len(shown)} more")
+            raise UnsupportedModel(
+                f"{len(lines)} nodes of the model cannot be imported:\n" + "\n".join(shown) +
+                "\nReplace these operators where the model is exported, or add a lowering to "
+                "tinynn/onnx.")
+
+    def graph(self, name: str, shapes: dict[str, Sequence[int]]) -> Graph:
+        proto = self.proto.graph
+        stored = {t.name for t in proto.initializer}
+        inputs: dict[str, Node] = {}
+        for info in proto.input:
+            if info.name in stored:  # before IR version 4 initialisers are listed as inputs too
+                continue
+            if info.name in inputs:
+                raise ModelError(f"two inputs are called {info.name!r}")
+            given = shapes.pop(info.name, None)
+            dtype, shape = declared(info, None if given is None else tuple(given))
+            inputs[info.name] = ir.input_(info.name, dtype, shape)
+        if shapes:
+            raise ModelError(f"`shapes` names {sorted(shapes)}; the inputs are {list(inputs)}")
+        names = [o.name for o in proto.output]
+        if len(set(names)) != len(names):
+            raise ModelError(f"an output is listed twice: {names}")
+        results = self.lower_graph(proto, dict(inputs))
+        return Graph(name, inputs, dict(zip(names, results, strict=True)))
+
+    def lower_graph(self, proto: Any, values: dict[str, Node]) -> list[Node]:
+        """Outputs of a graph, given the values it can see; adds its own values to them."""
+        if proto.sparse_initializer:
+            raise UnsupportedModel("sparse initialisers are not supported")
+        for t in proto.initializer:
+            try:
+                values[t.name] = ir.const(tensor(t, self.folder))
+            except ModelError as error:
+                raise ModelError(f"initialiser {t.name!r}: {error}") from error
+        for node in _in_order(proto, values):
+            try:
+                self._lower_node(node, values)
+            except UnsupportedModel:
+                raise
+            except (GraphError, ModelError) as error:
+                raise ModelError(f"{_label(node)}: {error}") from error
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                # What numpy and Python say about operands that no rule of ours has refused.
+                raise ModelError(f"{_label(node)}: the operands do not fit: {error}") from error
+        missing = [o.name for o in proto.output if o.name not in values]
+        if missing:
+            raise ModelError(f"no node makes the outputs {missing}")
+        return [values[o.name] for o in proto.output]
+
+    def _lower_node(self, node: Any, values: dict[str, Node]) -> None:
+        inputs = [values[name] if name else None for name in node.input]
+        call = Call(
+            op=node.op_type,
+            opset=self.opsets.get("" if node.domain == "ai.onnx" else node.domain, 1),
+            attributes={a.name: attribute(a, self.folder) for a in node.attribute},
+            outputs=len(node.output),
+            lower_graph=lambda graph: self.lower_graph(graph, dict(values)))
+        results = call.apply(LOWER[_key(node)], inputs)
+        made = [(name, r) for name, r in zip(node.output, results, strict=True) if name]
+        missing = [name for name, result in made if result is None]
+        if missing:
+            raise ModelError(f"its outputs {missing} are not supported")
+        folded = simplify.fold([r for _, r in made if r is not None], self.folded)
+        values.update(zip((name for name, _ in made), folded, strict=True))
+
+
+def _in_order(graph: Any, known: Mapping[str, Node]) -> list[Any]:
+    """Nodes sorted so that each comes after those whose outputs it reads."""
+    maker: dict[str, int] = {}
+    for i, node in enumerate(graph.node):
+        for name in filter(None, node.output):
+            if name in maker or name in known:
+                raise ModelError(f"{_label(node)}: the name {name!r} is already taken")
+            maker[name] = i
+    order: graphlib.TopologicalSorter[int] = graphlib.TopologicalSorter()
+    for i, node in enumerate(graph.node):
+        inside = {name for g in _subgraphs(node) for n in _all_nodes(g) for name in n.output}
+        inside |= {t.name for g in _subgraphs(node) for t in g.initializer}
+        unknown = [name for name in node.input if name and name not in maker and name not in known]
+        if unknown:
+            raise ModelError(f"{_label(node)}: nothing makes its input {unknown[0]!r}")
+        order.add(i, *(maker[name] for name in _reads(node)
+                       if name in maker and name not in inside))
+    try:
+        return [graph.node[i] for i in order.static_order()]
+    except graphlib.CycleError as error:
+        cycle = ", ".join(_label(graph.node[i]) for i in error.args[1][:5])
+        raise ModelError(f"the graph has a cycle: {cycle}") from error
