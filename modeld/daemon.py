@@ -1,0 +1,184 @@
+"""The shell around `planner`: sockets, clocks, and the loop over frames."""
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
+
+from messaging import Bus, Frame, PubMaster, Stream, SubMaster, new_message
+from modeld import cameras
+from modeld.cameras import Intrinsics
+from modeld.desire_helper import Driver
+from modeld.planner import CarInputs, Messages, Planner, Views
+from modeld.streams import Cameras, Eye
+
+log = logging.getLogger("modeld")
+
+INPUTS = ("deviceState", "carState", "narrowRoadCameraState", "wideRoadCameraState",
+          "extrinsicsCalibration", "driverMonitoringState", "carControl", "lateralDelay",
+          "carParams")
+OUTPUTS = ("modelV2", "drivingModelData", "cameraOdometry")
+CAMERA_STATE = {Stream.NARROW_ROAD: "narrowRoadCameraState",
+                Stream.WIDE_ROAD: "wideRoadCameraState"}
+
+# Until carParams is seen; usual values of cars with electric power steering.
+DEFAULT_STEER_DELAY, DEFAULT_LONGITUDINAL_DELAY = 0.1, 0.15
+LATERAL_DELAY_OFFSET = 0.2  # what a car adds to its actuator's delay, until lateralDelay is seen
+BARRIER_TIMEOUT_S = 10.0
+SUBSCRIBER_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """lockstep: wait for the messages a frame depends on, take every frame (for replays)."""
+
+    lockstep: bool = False
+
+
+class Daemon:
+    """Frames and messages from a bus through a planner, its messages back to the bus."""
+
+    def __init__(self, planner: Planner, bus: Bus, options: Options = Options()) -> None:
+        self.planner = planner
+        self._options = options
+        self._said: set[str] = set()
+        self._sm = SubMaster(INPUTS, bus=bus)
+        self._pm = PubMaster(OUTPUTS, bus=bus)
+        self._cameras = Cameras(bus, options.lockstep)
+
+    def run(self, stop: Event, frames: int | None = None) -> None:
+        """Handle frames until `stop` is set, or so many have been handled."""
+        if self._options.lockstep:
+            self._wait_for_listeners(stop)
+        handled = 0
+        while not stop.is_set() and (frames is None or handled < frames):
+            handled += self.step()
+
+    def step(self) -> bool:
+        """Handle one frame; False if none came in time."""
+        pair = self._cameras.receive()
+        main_eye = self._cameras.main
+        if pair is None or main_eye is None:
+            self._sm.update(0)  # sockets come back to restarted publishers only while in use
+            return False
+        self._receive_messages(pair[0])
+        car = read_car(self._sm, CAMERA_STATE[main_eye.stream])
+        views = self._views(main_eye, self._cameras.extra, *pair)
+        self._publish(self.planner.step(*pair, views, car, time.perf_counter))
+        return True
+
+    def wait_for_subscribers(self, timeout_s: float) -> bool:
+        """Wait until somebody listens to every message of ours; False if that takes longer.
+
+        A replay needs this: it waits for the messages of the first frame, too.
+        """
+        return self._pm.wait_for_subscribers(timeout=timeout_s)
+
+    def close(self) -> None:
+        """Leave the bus."""
+        self._cameras.close()
+        self._sm.close()
+        self._pm.close()
+
+    def _wait_for_listeners(self, stop: Event) -> None:
+        deadline = time.monotonic() + SUBSCRIBER_TIMEOUT_S
+        while not self.wait_for_subscribers(0.1) and not stop.is_set():
+            if time.monotonic() > deadline:
+                log.warning("Nobody listens to %s; going on.", ", ".join(OUTPUTS))
+                return
+
+    def _receive_messages(self, frame: Frame) -> None:
+        if not self._options.lockstep or frame.barrier is None:
+            self._sm.update(0)
+        elif not self._sm.wait_for(frame.barrier, BARRIER_TIMEOUT_S):
+            late = [name for name, time_ns in frame.barrier.items()
+                    if name in INPUTS and self._sm.logMonoTime[name] < time_ns]
+            log.warning("Frame %d depends on messages that did not come within %.0f s: %s. Going "
+                        "on without them.", frame.frame_id, BARRIER_TIMEOUT_S, ", ".join(late))
+
+    def _views(self, main: Eye, extra: Eye | None, main_frame: Frame, extra_frame: Frame) -> Views:
+        """Intrinsics behind both model views: of the stream itself, else of the device."""
+        main_intrinsics = self._intrinsics(main, main_frame)
+        if extra is None:
+            return Views(main_intrinsics, main_intrinsics)
+        return Views(main_intrinsics, self._intrinsics(extra, extra_frame))
+
+    def _intrinsics(self, eye: Eye, frame: Frame) -> Intrinsics | None:
+        if eye.intrinsics is not None:
+            return eye.intrinsics
+        state = CAMERA_STATE[eye.stream]
+        if not (self._sm.seen["deviceState"] and self._sm.seen[state]):
+            return None
+        device_type, sensor = str(self._sm["deviceState"].deviceType), str(self._sm[state].sensor)
+        try:
+            device = cameras.lookup(device_type, sensor)
+        except cameras.UnknownCamera as error:
+            self._say_once("camera", str(error))
+            return None
+        camera = device.wide if eye.stream is Stream.WIDE_ROAD else device.narrow
+        if camera is None:
+            self._say_once("wide", f"Device '{device_type}' has no wide camera, but the stream "
+                                   f"{eye.stream.name} exists; give its intrinsics with it.")
+            return None
+        height, width = frame.luma.shape
+        if (width, height) != (camera.width, camera.height):
+            self._say_once("size", f"Frames of {eye.stream.name} are {width} x {height}, those of "
+                                   f"its sensor {camera.width} x {camera.height}: the picture is "
+                                   "taken as scaled to its width.")
+        return camera.at_size(width, height)
+
+    def _publish(self, messages: Messages) -> None:
+        """All three back to back."""
+        everything = (("modelV2", messages.model_v2, messages.valid),
+                      ("drivingModelData", messages.driving_model_data, messages.valid),
+                      ("cameraOdometry", messages.camera_odometry, messages.odometry_valid))
+        built = []
+        for service, fields, valid in everything:
+            message = new_message(service, valid=valid)
+            getattr(message, service).from_dict(fields)
+            built.append((service, message))
+        for service, message in built:
+            self._pm.send(service, message)
+
+    def _say_once(self, kind: str, text: str) -> None:
+        if kind not in self._said:
+            self._said.add(kind)
+            log.warning("%s", text)
+
+
+def read_car(sm: SubMaster, camera_state: str) -> CarInputs:
+    """What the messages say now. Before the first message of a kind its defaults count."""
+    state, params = sm["carState"], sm["carParams"]
+    steer_delay, longitudinal_delay = DEFAULT_STEER_DELAY, DEFAULT_LONGITUDINAL_DELAY
+    if sm.seen["carParams"]:
+        steer_delay = _delay(params.steerActuatorDelay, steer_delay)
+        longitudinal_delay = _delay(params.longitudinalActuatorDelay, longitudinal_delay)
+    lateral_delay = steer_delay + LATERAL_DELAY_OFFSET
+    if sm.seen["lateralDelay"]:
+        lateral_delay = _delay(sm["lateralDelay"].lateralDelay, lateral_delay)
+    return CarInputs(
+        driver=Driver(
+            v_ego=max(state.vEgo, 0.0), left_blinker=state.leftBlinker,
+            right_blinker=state.rightBlinker, steering_pressed=state.steeringPressed,
+            steering_torque=state.steeringTorque, left_blindspot=state.leftBlindspot,
+            right_blindspot=state.rightBlindspot, lateral_active=sm["carControl"].latActive),
+        right_hand_drive=sm["driverMonitoringState"].isRHD,
+        rpy=calibration(sm["extrinsicsCalibration"]),
+        lateral_delay=lateral_delay, longitudinal_delay=longitudinal_delay,
+        camera_frame_id=sm[camera_state].frameId if sm.seen[camera_state] else None)
+
+
+def _delay(seconds: float, default: float) -> float:
+    """A delay as announced, or the default if that cannot be one."""
+    return seconds if math.isfinite(seconds) and seconds >= 0 else default
+
+
+def calibration(message: Any) -> tuple[float, float, float] | None:
+    """Roll, pitch, yaw (radians) of an extrinsicsCalibration; None if it has none."""
+    rpy = tuple(message.rpyCalib)
+    if len(rpy) != 3 or not all(map(math.isfinite, rpy)):
+        return None
+    return rpy

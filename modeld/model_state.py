@@ -1,0 +1,105 @@
+"""A driving model and its history: vectors and pictures of one frame in, named outputs out."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from modeld import queues
+from modeld.constants import DESIRE_LEN
+from modeld.contract import Graph, Runner, describe
+from modeld.parser import parse
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """What one run is told.
+
+    main, extra: packed pictures (6, 128, 256) uint8 of the main and the wide view.
+    desire: one-hot (8,), as long as the wish lasts. traffic_convention: one-hot (2,), second entry
+    for driving on the left. lateral_control_params: speed m/s, steering delay s. action_t: lateral
+    and longitudinal action time, s. Inputs the model does not have are ignored.
+    """
+
+    main: np.ndarray
+    extra: np.ndarray
+    desire: np.ndarray
+    traffic_convention: np.ndarray
+    lateral_control_params: np.ndarray
+    action_t: np.ndarray
+
+
+@dataclass(frozen=True)
+class ModelOutputs:
+    """What one run gave.
+
+    raw: the output vectors as they came, float32, vision before policy. named: slices of them.
+    finite: False if a number in outputs or state is not finite; history is then as before the run.
+    """
+
+    raw: np.ndarray
+    named: dict[str, np.ndarray]
+    finite: bool
+
+
+class DrivingModel:
+    """Runs a model (or vision and policy) and keeps its queues; see `contract`.
+
+    Raises ContractError or ParseError if the daemon cannot feed the model or read its outputs.
+    """
+
+    def __init__(self, model: Runner, policy: Runner | None = None) -> None:
+        self.runners = (model,) if policy is None else (model, policy)
+        self.contract = describe(model, policy)
+        for graph in self.contract.graphs:  # widths that no layout explains are found now
+            widths = {name: where.stop - where.start for name, where in graph.slices.items()}
+            parse({name: np.zeros(width) for name, width in widths.items()})
+        self._history: dict[str, queues.Queue] = {
+            name: queues.empty(spec.length, spec.shape, spec.dtype)
+            for name, spec in self.contract.queues.items()}
+        self._desire = np.zeros(DESIRE_LEN, np.float32)
+
+    def run(self, inputs: ModelInputs) -> ModelOutputs:
+        """Run on one frame. The history moves on only if everything came out finite."""
+        history = dict(self._history)
+        arrays: Mapping[str, np.ndarray] = vars(inputs)
+        pulse = queues.rising_edge(inputs.desire, self._desire)
+        for name, row in {**arrays, "desire": pulse}.items():
+            _push(history, name, row)
+        raw: list[np.ndarray] = []
+        named: dict[str, np.ndarray] = {}
+        finite = True
+        for graph, runner in zip(self.contract.graphs, self.runners, strict=True):
+            results = runner(make_inputs(graph, history))
+            flat = results["outputs"].astype(np.float32).reshape(-1)
+            raw.append(flat)
+            named.update({name: flat[where] for name, where in graph.slices.items()})
+            finite = finite and bool(np.isfinite(flat).all())
+            for state, output in graph.carried.items():
+                finite = finite and bool(np.isfinite(results[output]).all())
+                _push(history, state, results[output])
+            # A policy, which runs next, sees the features of this frame.
+            if "hidden_state" in graph.slices:
+                _push(history, "features", named["hidden_state"])
+        if "desired_curvature" in named:
+            _push(history, "curvature", named["desired_curvature"][:1])
+        if finite:
+            self._history, self._desire = history, inputs.desire
+        return ModelOutputs(np.concatenate(raw), named, finite)
+
+
+def _push(history: dict[str, queues.Queue], name: str, row: np.ndarray) -> None:
+    """Push to a queue if the model has it."""
+    if name in history:
+        newest = history[name][-1]
+        history[name] = queues.push(history[name], row.astype(newest.dtype).reshape(newest.shape))
+
+
+def make_inputs(graph: Graph, history: Mapping[str, queues.Queue]) -> dict[str, np.ndarray]:
+    """The input tensors of a graph, by name, with the shapes and dtypes it declares."""
+    made = {}
+    for feed in graph.feeds:
+        rows = [queues.take(history[name], feed.rows, feed.pool) for name in feed.queues]
+        made[feed.name] = np.concatenate(rows).reshape(feed.shape).astype(feed.dtype, copy=False)
+    return made

@@ -1,0 +1,219 @@
+"""One frame through the whole way, without sockets and clocks: frames and car state -> messages."""
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from modeld import cameras, desire_helper, fill
+from modeld import constants as c
+from modeld.action import RULES, Action, action_times, next_action
+from modeld.cameras import Intrinsics
+from modeld.derived import CollisionWatch, ConfidenceWatch, DropFilter, disengage_per_slice
+from modeld.model_state import DrivingModel, ModelInputs
+from modeld.pairing import Frame
+from modeld.parser import Parsed, parse
+from modeld.warp import NO_WARP, prepare_warp, warp_matrix
+
+log = logging.getLogger("modeld")
+
+MAX_FRAME_AGE = 10  # frames; a plan from a picture half a second old is not valid
+
+
+@dataclass(frozen=True)
+class CarInputs:
+    """What the other processes say, as of this frame.
+
+    rpy: calibration in radians, None before the first. camera_frame_id: newest id the camera has
+    announced, None if unknown. lateral_delay, longitudinal_delay: of the actuators, s.
+    """
+
+    driver: desire_helper.Driver = field(default_factory=desire_helper.Driver)
+    right_hand_drive: bool = False
+    rpy: tuple[float, float, float] | None = None
+    lateral_delay: float = 0.3
+    longitudinal_delay: float = 0.15
+    camera_frame_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Views:
+    """Intrinsics of the cameras behind the main and the extra model view; None if unknown."""
+
+    main: Intrinsics | None
+    extra: Intrinsics | None
+
+
+@dataclass(frozen=True)
+class Messages:
+    """Fields of the three messages of a frame, and whether they may be acted upon."""
+
+    model_v2: fill.Fields
+    driving_model_data: fill.Fields
+    camera_odometry: fill.Fields
+    valid: bool
+    odometry_valid: bool
+
+
+@dataclass
+class Counters:
+    """What happened since the start; `dropped` are frames missing between received ones."""
+
+    frames: int = 0
+    dropped: int = 0
+    not_finite: int = 0
+    not_calibrated: int = 0
+    stale: int = 0
+    camera_fault: int = 0
+
+
+class Planner:
+    """A driving model with everything that is remembered from frame to frame."""
+
+    def __init__(
+        self, model: DrivingModel, sampling: str = "nearest", send_raw: bool = False,
+    ) -> None:
+        self.model = model
+        self.counters = Counters()
+        self._rules = RULES[model.contract.era]
+        self._sampling = sampling
+        self._send_raw = send_raw
+        self._action = Action()
+        self._change = desire_helper.LaneChange()
+        self._collision = CollisionWatch()
+        self._confidence = ConfidenceWatch()
+        self._drops = DropFilter()
+        self._last_frame_id: int | None = None
+        self._said: set[str] = set()
+
+    def step(
+        self, main: Frame, extra: Frame, views: Views, car: CarInputs,
+        clock: Callable[[], float] = lambda: 0.0,
+    ) -> Messages:
+        """Run on a pair of frames. `clock` (s) measures the execution time only."""
+        dropped = self._count_dropped(main.frame_id)
+        times = action_times(self._rules, car.lateral_delay, car.longitudinal_delay)
+        start = clock()
+        calibrated, main_picture, extra_picture = self._pictures(main, extra, views, car)
+        outputs = self.model.run(self._inputs(main_picture, extra_picture, car, times))
+        parsed = parse(outputs.named) if outputs.finite else None
+        info = fill.FrameInfo(
+            frame_id=main.frame_id, frame_id_extra=extra.frame_id,
+            frame_age=max(0, (car.camera_frame_id or 0) - main.frame_id),
+            drop_percent=self._drops.update(dropped), timestamp_eof=main.timestamp_eof,
+            execution_time=clock() - start)
+        if parsed is None:
+            self.counters.not_finite += 1
+            self._say_once(
+                "finite", f"The model put out numbers that are not finite in frame {main.frame_id};"
+                " such frames are published without a plan and as not valid.")
+            return _without_plan(info)
+        valid = calibrated and self._fresh(info) and self._vouched(main, extra)
+        raw = outputs.raw.tobytes() if self._send_raw else b""
+        return self._messages(parsed, info, car, times, raw, valid, valid and dropped == 0)
+
+    def _count_dropped(self, frame_id: int) -> int:
+        """Frames missing since the last one; 0 after a camera that began to count anew."""
+        last, self._last_frame_id = self._last_frame_id, frame_id
+        dropped = 0 if last is None else max(0, frame_id - last - 1)
+        self.counters.frames += 1
+        self.counters.dropped += dropped
+        return dropped
+
+    def _fresh(self, info: fill.FrameInfo) -> bool:
+        if info.frame_age <= MAX_FRAME_AGE:
+            return True
+        self.counters.stale += 1
+        self._say_once("age", f"Frame {info.frame_id} is {info.frame_age} frames older than the "
+                              "camera's newest; plans from such frames are published as not valid.")
+        return False
+
+    def _vouched(self, main: Frame, extra: Frame) -> bool:
+        """Whether the cameras themselves call their frames valid."""
+        if main.valid and extra.valid:
+            return True
+        self.counters.camera_fault += 1
+        self._say_once("fault", f"The camera marks frame {main.frame_id} as not valid; plans from "
+                                "such frames are published as not valid.")
+        return False
+
+    def _pictures(
+        self, main: Frame, extra: Frame, views: Views, car: CarInputs,
+    ) -> tuple[bool, np.ndarray, np.ndarray]:
+        """Whether calibrated, and the packed pictures of both views."""
+        if car.rpy is None or views.main is None or views.extra is None:
+            missing = "extrinsicsCalibration" if car.rpy is None else "the camera's intrinsics"
+            self.counters.not_calibrated += 1
+            self._say_once(missing, f"Waiting for {missing}; until then plans are published as "
+                                    "not valid.")
+            calibrated, matrices = False, (NO_WARP, NO_WARP)
+        else:
+            calibrated = True
+            matrices = (warp_matrix(car.rpy, views.main, cameras.MEDMODEL),
+                        warp_matrix(car.rpy, views.extra, cameras.SBIGMODEL))
+        main_picture, extra_picture = (
+            self._pack(frame, matrix)
+            for frame, matrix in zip((main, extra), matrices, strict=True))
+        return calibrated, main_picture, extra_picture
+
+    def _pack(self, frame: Frame, matrix: np.ndarray) -> np.ndarray:
+        luma = frame.luma
+        height, width = luma.shape
+        return prepare_warp(matrix, height, width, self._sampling).pack(luma, frame.chroma)
+
+    def _inputs(
+        self, main: np.ndarray, extra: np.ndarray, car: CarInputs, times: np.ndarray,
+    ) -> ModelInputs:
+        convention = np.zeros(2, np.float32)
+        convention[int(car.right_hand_drive)] = 1
+        lateral = np.array([car.driver.v_ego, car.lateral_delay], np.float32)
+        # The wish is that of the frame before: the lane change follows from the model's output.
+        return ModelInputs(main, extra, self._change.desire(), convention, lateral, times)
+
+    def _messages(
+        self, parsed: Parsed, info: fill.FrameInfo, car: CarInputs, times: np.ndarray, raw: bytes,
+        valid: bool, odometry_valid: bool,
+    ) -> Messages:
+        speed = car.driver.v_ego
+        self._action = next_action(parsed, self._action, self._rules, speed, times)
+        judgement = self._judge(parsed, info.frame_id)
+        self._change = desire_helper.update(self._change, car.driver, lane_change_chance(parsed))
+        return Messages(
+            fill.model_v2(parsed, info, judgement, self._change, raw),
+            fill.driving_model_data(parsed, info, self._action, self._change),
+            fill.camera_odometry(parsed, info), valid, odometry_valid)
+
+    def _judge(self, parsed: Parsed, frame_id: int) -> fill.Judgement:
+        if "meta" not in parsed:
+            return fill.Judgement(self._action, "red", False)
+        meta = parsed["meta"]
+        layout = c.META_LAYOUTS[meta.size]
+        rows = (layout.brake_disengage, layout.gas_disengage, layout.steer_override)
+        slices = disengage_per_slice(*(meta[list(row)] for row in rows))
+        return fill.Judgement(
+            self._action, self._confidence.update(frame_id, slices),
+            self._collision.update(meta[layout.hard_brake_3[0]], meta[layout.hard_brake_5[0]]))
+
+    def _say_once(self, kind: str, text: str) -> None:
+        """Log a condition when it is first met; `counters` tell how often it was."""
+        if kind not in self._said:
+            self._said.add(kind)
+            log.warning("%s", text)
+
+
+def lane_change_chance(parsed: Parsed) -> float:
+    """Probability that a lane change, to either side, is under way."""
+    if "desire_state" not in parsed:
+        return 0.0
+    state = parsed["desire_state"]
+    return float(state[c.DESIRE_LANE_CHANGE_LEFT] + state[c.DESIRE_LANE_CHANGE_RIGHT])
+
+
+def _without_plan(info: fill.FrameInfo) -> Messages:
+    """Messages that only tell which frame it was."""
+    fields = fill.frame_fields(info)
+    odometry = {"frameId": info.frame_id, "timestampEof": info.timestamp_eof}
+    return Messages({**fields, "timestampEof": info.timestamp_eof, "frameAge": info.frame_age},
+                    fields, odometry, valid=False, odometry_valid=False)

@@ -1,0 +1,42 @@
+"""The `modeld` command: what it refuses to start with, and its closing line."""
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from modeld.__main__ import main, summary
+from modeld.planner import Counters
+
+
+def test_artifacts_that_cannot_be_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    (tmp_path / "bad.tnn").write_bytes(b"not an artifact")
+    try:
+        for name in ("bad.tnn", "absent.tnn"):
+            assert main(["--model", str(tmp_path / name)]) == 2
+            error = capsys.readouterr().err
+            assert error.startswith("modeld: ")
+            assert name in error
+            assert len(error.splitlines()) == 1
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+        signal.signal(signal.SIGTERM, before[1])
+
+
+def test_no_compiler_is_needed() -> None:
+    code = ("import sys, modeld.__main__, modeld.source, tinynn; tinynn.load; "
+            "print([m for m in ('onnx', 'ziglang', 'av', 'ml_dtypes') if m in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_summary() -> None:
+    assert summary(Counters(frames=7)) == "7 frames"
+    counters = Counters(frames=9, dropped=2, not_finite=1)
+    assert summary(counters) == "9 frames: 2 dropped, 1 not finite"

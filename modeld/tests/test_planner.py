@@ -1,0 +1,176 @@
+"""Whole frames through the planner with a fake model: validity, drops, order of events."""
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from modeld import cameras
+from modeld.desire_helper import Driver
+from modeld.model_state import DrivingModel
+from modeld.planner import CarInputs, Planner, Views
+from modeld.tests import fakes
+from modeld.warp import prepare_warp, warp_matrix
+
+RPY = (0.0, 0.02, -0.01)
+NARROW, WIDE = cameras.Intrinsics(400, 160, 100), cameras.Intrinsics(100, 160, 100)
+VIEWS = Views(NARROW, WIDE)
+CAR = CarInputs(driver=Driver(v_ego=20.0), rpy=RPY, lateral_delay=0.2, longitudinal_delay=0.1)
+
+
+@dataclass
+class Picture:
+    luma: np.ndarray
+    chroma: np.ndarray
+    frame_id: int
+    timestamp_sof: int = 0
+    timestamp_eof: int = 0
+    valid: bool = True
+
+
+def picture(frame_id: int, seed: int = 0, valid: bool = True) -> Picture:
+    rng = np.random.default_rng(100 * seed + frame_id)
+    return Picture(rng.integers(0, 256, (200, 320), np.uint8),
+                   rng.integers(0, 256, (100, 160, 2), np.uint8), frame_id, 50_000_000 * frame_id,
+                   50_000_000 * frame_id + 15_000_000, valid)
+
+
+def planner(runner: fakes.FakeRunner | None = None) -> Planner:
+    return Planner(DrivingModel(runner or fakes.supercombo()))
+
+
+def test_pictures_are_warped_by_the_calibration() -> None:
+    runner = fakes.supercombo()
+    main, extra = picture(0), picture(0, seed=1)
+    planner(runner).step(main, extra, VIEWS, CAR)
+    for name, frame, camera, model in (("img", main, NARROW, cameras.MEDMODEL),
+                                       ("big_img", extra, WIDE, cameras.SBIGMODEL)):
+        warp = prepare_warp(warp_matrix(RPY, camera, model), 200, 320)
+        expected = warp.pack(frame.luma, frame.chroma)
+        np.testing.assert_array_equal(runner.seen[0][name][0, 6:], expected)
+
+
+def test_vectors() -> None:
+    runner = fakes.supercombo()
+    planner(runner).step(picture(0), picture(0), VIEWS, replace(CAR, right_hand_drive=True))
+    assert runner.seen[0]["traffic_convention"].tolist() == [[0, 1]]
+    np.testing.assert_allclose(runner.seen[0]["action_t"], [[0.275, 0.475]], rtol=1e-6)
+
+
+def test_valid_only_with_calibration_and_intrinsics(caplog: pytest.LogCaptureFixture) -> None:
+    subject = planner()
+    for car, views in ((replace(CAR, rpy=None), VIEWS), (CAR, Views(None, WIDE)),
+                       (CAR, Views(NARROW, None)), (replace(CAR, rpy=None), VIEWS)):
+        made = subject.step(picture(0), picture(0), views, car)
+        assert (made.valid, made.odometry_valid) == (False, False)
+    assert subject.counters.not_calibrated == 4
+    waiting = [record.message.split(";")[0] for record in caplog.records]  # each said once
+    assert waiting == ["Waiting for extrinsicsCalibration", "Waiting for the camera's intrinsics"]
+    made = subject.step(picture(1), picture(1), VIEWS, CAR)
+    assert (made.valid, made.odometry_valid) == (True, True)
+
+
+def test_before_calibration_the_model_sees_one_pixel() -> None:
+    runner = fakes.supercombo()
+    frame = picture(0)
+    planner(runner).step(frame, frame, VIEWS, replace(CAR, rpy=None))
+    assert (runner.seen[0]["img"][0, 6:10] == frame.luma[0, 0]).all()
+
+
+def test_dropped_frames() -> None:
+    subject = planner()
+    made = [subject.step(picture(i), picture(i), VIEWS, CAR) for i in (5, 6, 9, 10)]
+    assert subject.counters.dropped == 2
+    assert [m.valid for m in made] == [True] * 4
+    assert [m.odometry_valid for m in made] == [True, True, False, True]
+    for i in range(11, 17):
+        subject.step(picture(i), picture(i), VIEWS, CAR)
+    late = subject.step(picture(19), picture(19), VIEWS, CAR)  # 11th frame, two missing
+    mean = 0.05 / 10.05 * 2
+    assert late.model_v2["frameDropPerc"] == pytest.approx(100 * mean / (1 + mean))
+    assert late.driving_model_data["frameDropPerc"] == late.model_v2["frameDropPerc"]
+
+
+def test_a_camera_that_counts_anew_is_no_loss() -> None:
+    subject = planner()
+    made = [subject.step(picture(i), picture(i), VIEWS, CAR) for i in (500, 0, 1)]
+    assert subject.counters.dropped == 0
+    assert all(m.odometry_valid for m in made)
+
+
+def test_frame_info() -> None:
+    times = iter([10.0, 10.5])
+    made = planner().step(picture(7), picture(8), VIEWS, replace(CAR, camera_frame_id=10),
+                          lambda: next(times))
+    fields = made.model_v2
+    assert (fields["frameId"], fields["frameIdExtra"], fields["frameAge"]) == (7, 8, 3)
+    assert fields["modelExecutionTime"] == 0.5
+    assert fields["timestampEof"] == made.camera_odometry["timestampEof"] == 365_000_000
+
+
+def test_old_and_faulty_frames_are_not_valid(caplog: pytest.LogCaptureFixture) -> None:
+    subject = planner()
+    car = replace(CAR, camera_frame_id=18)
+    assert not subject.step(picture(7), picture(7), VIEWS, car).valid
+    assert subject.step(picture(8), picture(8), VIEWS, car).valid
+    assert not subject.step(picture(9, valid=False), picture(9), VIEWS, CAR).valid
+    assert not subject.step(picture(10), picture(10, valid=False), VIEWS, CAR).valid
+    assert (subject.counters.stale, subject.counters.camera_fault) == (1, 2)
+    assert len(caplog.records) == 2
+
+
+def test_not_finite(caplog: pytest.LogCaptureFixture) -> None:
+    runs = iter(range(100))
+
+    def answer(given: fakes.Arrays) -> fakes.Arrays:
+        outputs = fakes.spread(given, 2576)
+        if next(runs) in (1, 2):
+            outputs[0, 2000] = np.inf
+        return {"outputs": outputs}
+    subject = planner(fakes.supercombo(answer))
+    with caplog.at_level(logging.WARNING):
+        made = [subject.step(picture(i), picture(i), VIEWS, CAR) for i in range(4)]
+    assert [m.valid for m in made] == [True, False, False, True]
+    assert [m.odometry_valid for m in made] == [True, False, False, True]
+    assert made[1].model_v2["frameId"] == 1
+    assert "position" not in made[1].model_v2
+    assert "action" not in made[1].driving_model_data
+    assert subject.counters.not_finite == 2
+    assert [r.message.startswith("The model put out numbers") for r in caplog.records] == [True]
+
+
+def test_lane_change_reaches_the_model_one_frame_later() -> None:
+    def answer(given: fakes.Arrays) -> fakes.Arrays:
+        outputs = np.zeros((1, 2576), np.float32)
+        outputs[0, 2566 + 3] = 5.0  # the model sees a lane change to the left
+        return {"outputs": outputs}
+    runner = fakes.supercombo(answer)
+    subject = planner(runner)
+    blinker = replace(CAR.driver, left_blinker=True, lateral_active=True)
+    nudge = replace(blinker, steering_pressed=True, steering_torque=1.0)
+    drivers = [CAR.driver, blinker, nudge, blinker, blinker]
+    made = [subject.step(picture(i), picture(i), VIEWS, replace(CAR, driver=driver))
+            for i, driver in enumerate(drivers)]
+    states = [m.model_v2["meta"]["laneChangeState"] for m in made]
+    assert states == ["off", "preLaneChange"] + 3 * ["laneChangeStarting"]
+    assert [m.driving_model_data["meta"]["laneChangeState"] for m in made] == states
+    wishes = [bool(seen["desire_pulse"].any()) for seen in runner.seen]
+    assert wishes == [False, False, False, True, True]
+
+
+def test_same_inputs_same_messages() -> None:
+    first, second = planner(), planner()
+    for i in range(12):
+        assert first.step(picture(i), picture(i), VIEWS, CAR) == second.step(
+            picture(i), picture(i), VIEWS, CAR)
+
+
+def test_raw_predictions_on_request() -> None:
+    runner = fakes.supercombo()
+    silent = planner(runner).step(picture(0), picture(0), VIEWS, CAR)
+    assert silent.model_v2["rawPredictions"] == b""
+    subject = Planner(DrivingModel(fakes.supercombo()), send_raw=True)
+    raw = subject.step(picture(0), picture(0), VIEWS, CAR).model_v2["rawPredictions"]
+    assert raw == fakes.spread(runner.seen[0], 2576).tobytes()
