@@ -1,16 +1,13 @@
 """A camera made of pictures: publishes frames and camera states as a device's cameras do.
 
-`open_video` decodes files (needs the `replay` extra), `CameraSource` publishes what it is given,
-`paced` keeps a sequence at 20 Hz. Replays leave `paced` out and publish when the daemon is ready.
+`CameraSource` publishes what it is given, `paced` keeps a sequence at 20 Hz. Video files and drive
+folders are read by selfdrive_tests, which publishes them in step with the daemon or at 20 Hz.
 """
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,14 +17,6 @@ from messaging import Bus, FrameGeometry, FrameServer, PubMaster, Stream, new_me
 Item = TypeVar("Item")
 STATE_SERVICE = {Stream.NARROW_ROAD: "narrowRoadCameraState",
                  Stream.WIDE_ROAD: "wideRoadCameraState"}
-
-
-class VideoError(ValueError):
-    """A video that cannot be opened, or that ends before its time."""
-
-
-class _CutError(Exception):
-    """The file ends within a frame."""
 
 
 @dataclass(frozen=True)
@@ -119,110 +108,3 @@ def paced(
         if wait > 0:
             sleep(wait)
         yield item
-
-
-class Video:
-    """A video file: size, frame rate and pictures. Open it with `open_video`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._av = _require_av()
-        try:
-            self._container = self._av.open(str(path))
-        except (self._av.error.FFmpegError, OSError) as error:
-            raise VideoError(f"{path} cannot be opened as a video: {_reason(error)}. "
-                             "It may be cut off, or something else.") from None
-        if not self._container.streams.video:
-            raise VideoError(f"{path} holds no video stream.")
-        self._stream = self._container.streams.video[0]
-        # Not by frames: then it would be left to chance what becomes of a damaged one.
-        self._stream.thread_type = "SLICE"
-        # Odd sizes lose their last row or column: chroma has half the resolution.
-        self.width = self._stream.codec_context.width & ~1
-        self.height = self._stream.codec_context.height & ~1
-        self.rate: Fraction | None = self._stream.average_rate
-        self._period = 1 / (self.rate or Fraction(20))
-        self._time_base: Fraction = self._stream.time_base
-        # What the file says of its length, 0 if nothing: mp4 has a count, Matroska a time.
-        self.announced_frames: int = self._stream.frames
-        self._announced_seconds = _seconds(self._stream.metadata.get("DURATION", ""))
-
-    def __iter__(self) -> Iterator[Picture]:
-        """The pictures in order of display.
-
-        Raises VideoError where the file is damaged or ends early, after the pictures before that
-        place were delivered; the message names the frame.
-        """
-        count, shown_until = 0, Fraction(0)
-        try:
-            for frame in self._frames():
-                if frame.is_corrupt:
-                    raise self._damaged(count, "it is damaged")
-                yield _nv12(frame, self.width, self.height)
-                count += 1
-                shown_until = (frame.pts or 0) * self._time_base + self._period
-        except self._av.error.FFmpegError as error:
-            raise self._damaged(count, _reason(error)) from None
-        except _CutError:
-            raise self._damaged(count, "the data ends in the middle of it") from None
-        if count < self.announced_frames:
-            raise self._damaged(count, f"the file announces {self.announced_frames} frames")
-        if shown_until + self._period / 2 < self._announced_seconds:
-            raise self._damaged(
-                count, f"the file announces {float(self._announced_seconds):.2f} seconds")
-
-    def _frames(self) -> Iterator[Any]:
-        """Decoded frames. Raises _CutError behind the last whole one of a file that is cut."""
-        for packet in self._container.demux(self._stream):
-            if packet.is_corrupt:
-                yield from self._stream.codec_context.decode(None)  # what it still holds back
-                raise _CutError
-            yield from packet.decode()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._container.close()
-
-    def _damaged(self, count: int, reason: str) -> VideoError:
-        return VideoError(f"{self.path} ends at frame {count}: {reason}. "
-                          f"The {count} frames before it were read.")
-
-
-def open_video(path: str | Path) -> Video:
-    """Open a video file to iterate over its pictures. Raises VideoError if that is impossible."""
-    return Video(Path(path))
-
-
-def _require_av() -> Any:
-    try:
-        import av
-    except ImportError:
-        raise VideoError("Videos need the package 'av': pip install 'tinydrive[replay]'.") from None
-    return av
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _seconds(text: str) -> Fraction:
-    """Matroska's DURATION, "HH:MM:SS.fraction"; 0 for anything else."""
-    match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", text)
-    if match is None:
-        return Fraction(0)
-    hours, minutes, seconds = map(Fraction, match.groups())
-    return 3600 * hours + 60 * minutes + seconds
-
-
-def _nv12(frame: Any, width: int, height: int) -> Picture:
-    """A decoded frame as NV12. 4:2:0 frames are copied as they are, others converted."""
-    if frame.format.name not in ("yuv420p", "yuvj420p", "nv12"):
-        frame = frame.reformat(format="yuv420p")
-    planes = [np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size) for plane in frame.planes]
-    luma = planes[0][:height, :width].copy()
-    if len(planes) == 2:
-        chroma = planes[1][:height // 2, :width].reshape(height // 2, width // 2, 2).copy()
-    else:
-        u, v = (plane[:height // 2, :width // 2] for plane in planes[1:])
-        chroma = np.stack([u, v], axis=-1)
-    return Picture(luma, chroma)
