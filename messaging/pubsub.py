@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -46,6 +47,8 @@ class Publisher:
         self.socket = self._context.socket(zmq.XPUB)
         self.socket.setsockopt(zmq.LINGER, _LINGER_MS)
         self.socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # report every single subscriber
+        # also when nobody calls close(): a context that is collected first would wait for ever
+        self._release = weakref.finalize(self, _release, self._context, self.socket, self._lock)
         address = bus.local_endpoint(name) if local else bus.endpoint(name, bind=True)
         try:
             self.socket.bind(address)
@@ -78,12 +81,14 @@ class Publisher:
 
     def close(self) -> None:
         """Send what is on its way, remove the socket, then free the endpoint."""
-        if self._context.closed:
-            return
-        self.socket.close()
-        self._context.term()
-        if self._lock is not None:
-            os.close(self._lock)
+        self._release()
+
+
+def _release(context: zmq.Context[Any], socket: zmq.Socket[bytes], lock: int | None) -> None:
+    socket.close()
+    context.term()
+    if lock is not None:
+        os.close(lock)
 
 
 def wait_for_subscribers(publishers: Iterable[Publisher], timeout: float, count: int) -> bool:

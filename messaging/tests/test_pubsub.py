@@ -1,5 +1,6 @@
 """PubMaster and SubMaster over real sockets; time is made up where it matters."""
 
+import gc
 import logging
 import time
 from typing import Any
@@ -261,3 +262,10 @@ def test_namespaces_do_not_meet(bus: Bus) -> None:
         receiver.update(50)
         assert not receiver.seen["carState"]
     other.remove()
+
+
+def test_a_master_that_nobody_closes_frees_its_services(bus: Bus) -> None:
+    master = PubMaster(["carState"], bus=bus)
+    del master
+    gc.collect()
+    PubMaster(["carState"], bus=bus).close()  # would raise while the first one lives
