@@ -73,8 +73,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _load(args: argparse.Namespace) -> list[Runner]:
+    """The artifacts, each after its golden vectors came out right on this machine."""
     files = [args.model] if args.policy is None else [args.model, args.policy]
-    return [tinynn.load(file, threads=args.threads) for file in files]
+    runners: list[Runner] = []
+    for file in files:
+        runner = tinynn.load(file, threads=args.threads)
+        for result in runner.verify():
+            if not result.passed:
+                raise tinynn.ArtifactError(
+                    f"{file}: output {result.output!r} is off by {result.error:.1e} on this "
+                    f"machine, {result.tolerance:.0e} is allowed. Compile the model again; tinynn "
+                    "verify shows all outputs.")
+        runners.append(runner)
+    return runners
 
 
 def _stop_on_signals(stop: Event) -> None:

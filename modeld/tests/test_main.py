@@ -10,6 +10,7 @@ import pytest
 
 from modeld.__main__ import main, summary
 from modeld.planner import Counters
+from tinynn.tests import handmade
 
 
 def test_artifacts_that_cannot_be_loaded(
@@ -27,6 +28,25 @@ def test_artifacts_that_cannot_be_loaded(
     finally:
         signal.signal(signal.SIGINT, before[0])
         signal.signal(signal.SIGTERM, before[1])
+
+
+def test_an_artifact_that_computes_wrong_is_not_driven_by(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Sound in every byte and trusted, but its kernels do not give its golden vectors."""
+    monkeypatch.setenv("TINYDRIVE_HOME", str(tmp_path))
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    wrong = handmade.machine_code(handmade.SOURCE.replace("2 * next[i]", "3 * next[i]"))
+    program = handmade.program(targets=(handmade.target_code(code=wrong),))
+    handmade.artifact(program).save(tmp_path / "wrong.tnn")
+    try:
+        assert main(["--model", str(tmp_path / "wrong.tnn")]) == 2
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+        signal.signal(signal.SIGTERM, before[1])
+    error = capsys.readouterr().err
+    assert "output 'total' is off by 5.0e-01" in error
+    assert len(error.splitlines()) == 1
 
 
 def test_no_compiler_is_needed() -> None:
