@@ -1,0 +1,118 @@
+"""Graph -> machine code: the passes in order.
+
+    simplify -> fuse -> schedule -> render -> toolchain, and a place in memory for every tensor
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tinynn.cost import work
+from tinynn.fuse import Fusion, fuse
+from tinynn.ir import DType, Graph
+from tinynn.kernel import Tensor
+from tinynn.machine import Machine, TargetError, machine_of, resolve_target
+from tinynn.memory import Lifetime, aligned, plan_arena
+from tinynn.pack import as_exact_f16
+from tinynn.program import Buffer, Step, TargetCode, Weight
+from tinynn.render.c import Function, render_kernel, render_program
+from tinynn.render.toolchain import build
+from tinynn.schedule import Schedule, schedule
+from tinynn.simplify import simplify, widen_f16
+
+__all__ = ["Plan", "TargetError", "generate", "lower", "plan", "resolve_target"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A graph before it becomes machine code: for `explain`, and for tests."""
+
+    fusion: Fusion
+    schedules: list[Schedule]
+    functions: list[Function]
+
+
+def plan(graph: Graph, machine: Machine) -> Plan:
+    """Fuse, schedule and render every kernel of a graph that is simplified already."""
+    fusion = fuse(graph)
+    schedules = [schedule(kernel, machine) for kernel in fusion.kernels]
+    return Plan(fusion, schedules, [render_kernel(s) for s in schedules])
+
+
+def lower(graph: Graph, target: str = "cpu", precision: str = "f32", threads: int | None = None, *,
+          compiler: str | None = None,
+          progress: Callable[[str], None] | None = None) -> TargetCode:
+    """Compile a graph for one target.
+
+    target: "cpu" for this host, or a resolved name such as "cpu:aarch64". precision: "f32".
+    threads: not needed by CPU targets, which share every kernel among any number of threads.
+    compiler: C compiler to use instead of the default. progress: told the name of each stage.
+    Raises TargetError and ToolchainError.
+    """
+    resolved = resolve_target(target)
+    if precision != "f32":
+        raise TargetError(f"precision {precision!r} is not available for {resolved}; use 'f32'")
+    tell = progress or (lambda stage: None)
+    tell("simplify")
+    graph = simplify(widen_f16(graph))
+    return generate(graph, resolved, compiler=compiler, progress=tell)
+
+
+def generate(graph: Graph, target: str, *, compiler: str | None = None,
+             progress: Callable[[str], None] = lambda stage: None) -> TargetCode:
+    """Compile a graph as it is: every operation in its own dtype, nothing simplified."""
+    machine = machine_of(target)
+    progress("fuse and schedule")
+    planned = plan(graph, machine)
+    source, symbols = render_program(planned.functions)
+    progress("compile C")
+    code, version = build(source, machine, compiler)
+    buffers, weights, numbers, arena_nbytes = _place(planned)
+    steps = tuple(
+        Step(symbol, tuple(numbers[t] for t in function.tensors), (0,), scheduled.parts,
+             work(scheduled.kernel), sum(t.nbytes for t in function.tensors), scheduled.kernel.note)
+        for symbol, function, scheduled
+        in zip(symbols, planned.functions, planned.schedules, strict=True))
+    return TargetCode(resolve_target(target), "f32", version, source, code, arena_nbytes,
+                      tuple(buffers), steps, tuple(weights))
+
+
+def _place(planned: Plan) -> tuple[list[Buffer], list[Weight], dict[Tensor, int], int]:
+    """Buffers in a fixed order (border, weights, arena), and the number of every tensor."""
+    border = [*planned.fusion.inputs.values(), *planned.fusion.outputs.values()]
+    spans = _lifetimes(planned.functions)
+    inner = [t for t in spans if t.kind in ("weight", "arena")]
+    arena = [t for t in inner if t.kind == "arena"]
+    constants = [t for t in inner if t.kind == "weight"]
+    offsets, arena_nbytes = plan_arena([spans[t] for t in arena])
+    place = dict(zip(arena, offsets, strict=True))
+    position = 0
+    for tensor in constants:
+        place[tensor] = position
+        position += aligned(tensor.nbytes)
+    tensors = [*border, *constants, *arena]
+    numbers = {tensor: i for i, tensor in enumerate(tensors)}
+    buffers = [Buffer(t.kind, t.name, t.dtype.value, t.shape, place.get(t, 0), t.nbytes)
+               for t in tensors]
+    weights = [_weight(numbers[t], t) for t in constants]
+    return buffers, weights, numbers, arena_nbytes
+
+
+def _lifetimes(functions: list[Function]) -> dict[Tensor, Lifetime]:
+    """First and last step of every tensor that a step touches, in order of first use."""
+    spans: dict[Tensor, Lifetime] = {}
+    for step, function in enumerate(functions):
+        for tensor in function.tensors:
+            first = spans[tensor].first if tensor in spans else step
+            spans[tensor] = Lifetime(tensor.nbytes, first, step)
+    return spans
+
+
+def _weight(number: int, tensor: Tensor) -> Weight:
+    """A constant, stored as f16 if that loses nothing."""
+    data = tensor.data
+    assert data is not None
+    half = as_exact_f16(data) if tensor.dtype is DType.F32 and data.size else None
+    if half is not None:
+        return Weight(number, "f16", half.tobytes())
+    return Weight(number, tensor.dtype.value, data.tobytes())

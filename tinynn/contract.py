@@ -1,0 +1,176 @@
+"""Sums of products: which axes are rows, columns and batch, and the tile that fits the machine.
+
+Each parallel axis is classified by which factor depends on it: both, one or the other. The factor
+with the axis that is contiguous in the output is read as vectors (its axes are the columns), the
+other one as scalars (its axes are the rows). Dense convolution, matrix product, matrix-vector
+product and attention are points of this one scheme.
+"""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tinynn.cost import ENOUGH_SHARES, MOST_LOCAL, points, product, useful_parts
+from tinynn.index import Axis, ceil_div, round_up
+from tinynn.kernel import Kernel, Tensor, Value, value_axes
+from tinynn.machine import Machine
+from tinynn.pack import is_constant, pack
+
+MOST_COLUMNS = 256  # of a panel: keeps the accumulated block in the L1 cache
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A factor of a contraction. packed: its values in the order they are read, if constant."""
+
+    value: Value
+    packed: Tensor | None
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Tiles of a sum of products.
+
+    outer: axes every point of which is a contraction of its own: those of both operands, and all
+        column axes but the last one or two.
+    row_axes, columns: the axes of one operand only; the last column is contiguous in the output.
+    rows, cols: the operands that depend on them; `cols` is read as vectors, `rows` as scalars.
+    tile_rows (R), tile_vectors (T), lanes (V): accumulators are R x T vectors of V.
+    box: columns of one panel along each column axis. groups: shares of the row blocks.
+    """
+
+    kernel: Kernel
+    parts: int
+    outer: tuple[Axis, ...]
+    row_axes: tuple[Axis, ...]
+    columns: tuple[Axis, ...]
+    rows: Operand
+    cols: Operand
+    tile_rows: int
+    tile_vectors: int
+    lanes: int
+    box: tuple[int, ...]
+    groups: int
+
+    @property
+    def family(self) -> str:
+        return "contract"
+
+    @property
+    def row_count(self) -> int:
+        return points(self.row_axes)
+
+    @property
+    def blocks(self) -> int:
+        """Row blocks, the last one possibly partly empty."""
+        return ceil_div(self.row_count, self.tile_rows)
+
+    @property
+    def depth(self) -> int:
+        """Products in a sum."""
+        reduction = self.kernel.reduction
+        assert reduction is not None
+        return points(reduction.axes)
+
+    @property
+    def tile_columns(self) -> int:
+        return self.tile_vectors * self.lanes
+
+    @property
+    def panel_columns(self) -> int:
+        """Columns of a panel, rounded up to whole tiles."""
+        return round_up(math.prod(self.box), self.tile_columns)
+
+
+def plan_contract(kernel: Kernel, machine: Machine) -> Contract | None:
+    """The tiles of a sum of products with rows and columns; None for any other kernel.
+
+    kernel: with its axes merged.
+    """
+    factors = product(kernel)
+    if factors is None or not kernel.axes:
+        return None
+    uses = [value_axes(f, kernel.runtime) for f in factors]
+    last = kernel.axes[-1]
+    if kernel.offset.coefficient(last) != 1 or (last in uses[0]) == (last in uses[1]):
+        return None
+    col, row = (0, 1) if last in uses[0] else (1, 0)
+    row_axes = tuple(a for a in kernel.axes if a in uses[row] and a not in uses[col])
+    col_axes = tuple(a for a in kernel.axes if a in uses[col] and a not in uses[row])
+    few_columns = points(col_axes) < machine.lanes // 2
+    if few_columns or (points(row_axes) < 2 and not is_constant(factors[col])):
+        return None
+    return _tiled(kernel, machine, factors[row], factors[col], row_axes, col_axes)
+
+
+def _tiled(kernel: Kernel, machine: Machine, row: Value, col: Value, row_axes: tuple[Axis, ...],
+           col_axes: tuple[Axis, ...]) -> Contract | None:
+    """Choose tile and panel, and pack constant operands; None if the sums are too long for what
+    must be copied to local memory."""
+    reduction = kernel.reduction
+    assert reduction is not None
+    k_axes = reduction.axes
+    constant = is_constant(col)
+    # A panel of short rows covers several of them; packed columns are not copied to panels.
+    single = constant or col_axes[-1].size >= MOST_COLUMNS
+    columns = col_axes[-1:] if single else col_axes[-2:]
+    outer = tuple(a for a in kernel.axes if a not in row_axes and a not in columns)
+    near_columns = max(machine.lanes, machine.near_bytes // (4 * points(k_axes)))
+    widest = 4 if constant else max(1, 2 * near_columns // machine.lanes)
+    tile_rows, vectors = _tile(machine, points(row_axes), points(columns), widest)
+    tile = vectors * machine.lanes
+    box = _box(columns, MOST_COLUMNS if constant else min(MOST_COLUMNS, near_columns), tile)
+    if constant and _panels(outer, columns, box) < 2 * ENOUGH_SHARES:
+        box = _box(columns, tile, tile)
+    copied = 0 if constant else round_up(math.prod(box), tile)
+    copied += 0 if is_constant(row) else tile_rows
+    if 4 * points(k_axes) * copied > MOST_LOCAL:
+        return None
+    panels = _panels(outer, columns, box)
+    blocks = ceil_div(points(row_axes), tile_rows)
+    # Few panels: the row blocks are shared too, at least two to a share that copies its panel.
+    groups = max(1, min(blocks // 2, ceil_div(ENOUGH_SHARES, panels)))
+    rows = Operand(row, pack(row, outer, row_axes, k_axes, tile_rows, half=False)
+                   if is_constant(row) else None)
+    cols = Operand(col, pack(col, outer, columns, k_axes, tile, half=machine.has_half)
+                   if constant else None)
+    return Contract(kernel, useful_parts(kernel, panels * groups), outer, row_axes, columns, rows,
+                    cols, tile_rows, vectors, machine.lanes, box, groups)
+
+
+def _panels(outer: tuple[Axis, ...], columns: tuple[Axis, ...], box: tuple[int, ...]) -> int:
+    pieces = (ceil_div(a.size, n) for a, n in zip(columns, box, strict=True))
+    return points(outer) * math.prod(pieces)
+
+
+def _tile(machine: Machine, rows: int, cols: int, most: int) -> tuple[int, int]:
+    """Rows and vectors of accumulators with the fewest estimated cycles for rows x cols, with at
+    most so many vectors.
+
+    Per step of the sum, a core starts two multiply-adds and two loads per cycle, and each
+    accumulator takes one product per four cycles.
+    """
+    best: tuple[float, int, int] | None = None
+    for vectors in range(1, min(4, most) + 1):
+        for tile_rows in range(1, min(rows, 16) + 1):
+            accumulators = tile_rows * vectors
+            if accumulators + vectors + 1 > machine.registers:
+                continue
+            cycles = max(accumulators / 2, (tile_rows + vectors) / 2, 4)
+            tiles = ceil_div(rows, tile_rows) * ceil_div(cols, vectors * machine.lanes)
+            cost = tiles * (cycles + 0.5)
+            if best is None or cost < best[0]:
+                best = (cost, tile_rows, vectors)
+    assert best is not None
+    return best[1], best[2]
+
+
+def _box(columns: tuple[Axis, ...], limit: int, tile: int) -> tuple[int, ...]:
+    """Columns per panel along each of one or two axes: whole rows if they fit, else part of one."""
+    last = columns[-1].size
+    if len(columns) == 1 or last >= limit:
+        pieces = ceil_div(last, max(limit, tile))
+        part = min(last, round_up(ceil_div(last, pieces), tile))
+        return (part,) if len(columns) == 1 else (1, part)
+    pieces = ceil_div(columns[0].size, limit // last)
+    return ceil_div(columns[0].size, pieces), last

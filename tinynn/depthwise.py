@@ -1,0 +1,175 @@
+"""Sums over windows of single planes: depthwise convolution and what has its shape.
+
+The sum runs over the taps of a two-dimensional window and over nothing else, so every plane of the
+input is read by few outputs and there is nothing to tile but the plane itself.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinynn.cost import MOST_LOCAL, points, product, useful_parts
+from tinynn.index import Axis, Expr, axes_of, ceil_div, of, round_up
+from tinynn.ir import DType
+from tinynn.kernel import Guard, Kernel, Load, Value, value_axes
+from tinynn.machine import Machine
+
+MOST_TAPS = 81  # products of one output, which are written out one by one
+MOST_INNER = 4  # outputs per plane; more are better off as a contraction
+PLANE_BYTES = 64 * 1024  # of input in local memory
+
+
+@dataclass(frozen=True)
+class WindowAxis:
+    """A dimension read as position * stride + tap * dilation + start."""
+
+    position: Axis
+    stride: int
+    tap: Axis
+    dilation: int
+    start: int
+
+    @property
+    def taps(self) -> int:
+        return self.tap.size
+
+    def span(self, positions: int) -> int:
+        """Elements that windows at so many positions in a row cover."""
+        return (positions - 1) * self.stride + (self.taps - 1) * self.dilation + 1
+
+
+@dataclass(frozen=True)
+class Depthwise:
+    """Windows over planes. outer: axes that choose the plane. inner: axes of outputs that
+    read the same plane.
+
+    data: the load whose last two window dimensions are y and x; weights: the other factor.
+    epilogue: the kernel in whose terms results are stored. flat: its axis that joins y and x, if
+        what follows the sum does not tell them apart.
+    chunk: output rows computed from one local plane. tile_rows x tile_vectors: accumulators.
+    """
+
+    kernel: Kernel
+    parts: int
+    outer: tuple[Axis, ...]
+    inner: tuple[Axis, ...]
+    flat: Axis | None
+    epilogue: Kernel
+    data: Load
+    weights: Value
+    y: WindowAxis
+    x: WindowAxis
+    dims: tuple[int, int]
+    tile_rows: int
+    tile_vectors: int
+    lanes: int
+    chunk: int
+
+    @property
+    def family(self) -> str:
+        return "depthwise"
+
+    @property
+    def width(self) -> int:
+        """Output columns, rounded up to whole tiles."""
+        return round_up(self.x.position.size, self.tile_vectors * self.lanes)
+
+
+def plan_depthwise(kernel: Kernel, machine: Machine) -> Depthwise | None:
+    """Planes and tiles of a sum over windows; None for any other kernel.
+
+    kernel: with its axes as fusion made them, so that y and x are apart.
+    """
+    factors = product(kernel)
+    if factors is None or len(kernel.axes) < 2:
+        return None
+    for data, weights in (factors, factors[::-1]):
+        found = _window_plane(kernel, data, weights)
+        if found is not None and isinstance(data, Load):
+            return _tiled(kernel, machine, data, weights, *found)
+    return None
+
+
+def _tiled(kernel: Kernel, machine: Machine, data: Load, weights: Value, y: WindowAxis,
+           x: WindowAxis, dims: tuple[int, int]) -> Depthwise | None:
+    """Choose tile and chunk; None if the planes are too narrow, or the windows too large."""
+    used = axes_of(data.index)
+    outer = tuple(a for a in kernel.axes if a in used and a not in (y.position, x.position))
+    inner = tuple(a for a in kernel.axes if a not in used)
+    height, length = y.position.size, x.position.size
+    lanes = min(machine.lanes, 1 << (length - 1).bit_length())
+    if points(inner) > MOST_INNER or lanes < 4 or y.taps * x.taps > MOST_TAPS:
+        return None
+    vectors = 2 if length >= 2 * lanes else 1
+    tile_rows = min(height, 6 if machine.registers == 32 else 4 // vectors)
+    width = round_up(length, vectors * lanes)
+    row_bytes = 4 * (x.span(width) + x.stride)
+    rows = (PLANE_BYTES // row_bytes - y.taps * y.dilation) // y.stride
+    chunk = round_up(max(1, min(height, rows)), tile_rows)
+    if row_bytes * y.span(chunk) > MOST_LOCAL:
+        return None
+    # A tile stores whole vectors: beyond the end of a row it writes into the next one, which only
+    # a tile that covers the row may do.
+    flat = None
+    if width in (vectors * lanes, length):
+        flat = _flat_plane(kernel, y.position, x.position)
+    parts = useful_parts(kernel, points(outer) * ceil_div(height, chunk))
+    return Depthwise(kernel, parts, outer, inner, flat[0] if flat else None,
+                     flat[1] if flat else kernel, data, weights, y, x, dims, tile_rows, vectors,
+                     lanes, chunk)
+
+
+def _flat_plane(kernel: Kernel, y: Axis, x: Axis) -> tuple[Axis, Kernel] | None:
+    """The axis that joins y and x, and the kernel in its terms, if what follows the reduction does
+    not tell y and x apart."""
+    flat = Axis("flat", y.size * x.size)
+    split = {y: of(flat) // x.size, x: of(flat) % x.size}
+    joined = kernel.substitute(split)
+    after = [joined.offset]
+    for value in joined.values(below_reduction=False):
+        if isinstance(value, Load):
+            after.append(value.offset)
+        if isinstance(value, Load | Guard):
+            after += [w.expr for w in value.when]
+    if all(e.is_affine or flat not in e.axes for e in after):
+        return flat, joined
+    return None
+
+
+def _window_plane(kernel: Kernel, data: Value,
+                  weights: Value) -> tuple[WindowAxis, WindowAxis, tuple[int, int]] | None:
+    """The two window dimensions of `data`, if the sum runs over windows of two-dimensional planes
+    only: every reduced axis is a tap, and the weights do not depend on the position."""
+    reduction = kernel.reduction
+    assert reduction is not None
+    if not isinstance(data, Load) or data.tensor.dtype is not DType.F32:
+        return None
+    parallel, reduced = set(kernel.axes), set(reduction.axes)
+    windows: list[tuple[int, WindowAxis]] = []
+    for dim, expr in enumerate(data.index):
+        if not expr.is_affine:
+            return None
+        taps = [a for a in expr.axes if a in reduced]
+        if not taps:
+            continue
+        positions = [a for a in expr.axes if a in parallel]
+        if len(taps) != 1 or len(positions) != 1:
+            return None
+        windows.append((dim, WindowAxis(positions[0], expr.coefficient(positions[0]), taps[0],
+                                        expr.coefficient(taps[0]), expr.const)))
+    if len(windows) != 2 or {w.tap for _, w in windows} != reduced:
+        return None
+    (dy, y), (dx, x) = windows
+    weight_axes = value_axes(weights, kernel.runtime)
+    last = kernel.axes[-1]
+    fits = (x.position is not y.position and x.position == last
+            and kernel.offset.coefficient(last) == 1 and dx == len(data.index) - 1
+            and not {x.position, y.position} & weight_axes
+            and min(x.stride, y.stride, x.dilation, y.dilation) > 0
+            and all(w.expr in (data.index[dy], data.index[dx]) for w in data.when)
+            and _alone(data.index, dy, y) and _alone(data.index, dx, x))
+    return (y, x, (dy, dx)) if fits else None
+
+
+def _alone(index: tuple[Expr, ...], dim: int, window: WindowAxis) -> bool:
+    """Whether no other dimension depends on the position of the window."""
+    return all(window.position not in e.axes for d, e in enumerate(index) if d != dim)
