@@ -68,6 +68,7 @@ def relative_error(got: np.ndarray[Any, Any], want: np.ndarray[Any, Any]) -> flo
 
     Values that are not finite must agree exactly, otherwise the error is infinite.
     """
+    got, want = got.astype(np.float64), want.astype(np.float64)  # the norm of f16 would overflow
     finite = np.isfinite(want)
     if not np.array_equal(got[~finite], want[~finite], equal_nan=True) or not np.all(
             np.isfinite(got[finite])):
