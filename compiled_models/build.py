@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from compiled_models.recipe import Recipe, read_recipe
+from compiled_models.recipe import Recipe, RecipeError, read_recipe
+
+if TYPE_CHECKING:
+    from tinynn import Artifact
 
 RECIPES = Path(__file__).parent / "recipes"
 BUILD = Path(__file__).parent / "build"
@@ -31,15 +36,42 @@ def build_onnx(recipe: Recipe, out: Path) -> Path:
 
 
 def build_artifact(recipe: Recipe, onnx_path: Path, out: Path) -> Path:
-    """Compile an ONNX file as the recipe says to out/<name>.tnn and return that path."""
+    """Compile an ONNX file as the recipe says to out/<name>.tnn and return that path.
+
+    Raises RecipeError, and writes nothing, if the artifact exceeds a budget of the recipe.
+    """
     import tinynn
 
     path = out / f"{recipe.name}.tnn"
     artifact = tinynn.compile(onnx_path, target=",".join(recipe.targets),
                               precision=recipe.precision, threads=recipe.threads,
                               progress=tell_progress)
+    check_budget(recipe, artifact)
     artifact.save(path)
     return path
+
+
+def check_budget(recipe: Recipe, artifact: Artifact) -> None:
+    """Raises RecipeError that names every exceeded budget, its value and its line."""
+    if not recipe.budget:
+        return
+    targets = artifact.manifest["targets"]
+    used = {"kernels": max(len(target["steps"]) for target in targets),
+            "arena_bytes": max(target["arena_nbytes"] for target in targets),
+            "artifact_bytes": len(artifact.to_bytes()),
+            "flop": max(target["expect"]["flop"] for target in targets)}
+    exceeded = [f"{key} is {used[key]} and may be {allowed} (line {budget_line(recipe.path, key)})"
+                for key, allowed in recipe.budget.items() if used[key] > allowed]
+    if exceeded:
+        raise RecipeError(f"{recipe.path}: over budget: {'; '.join(exceeded)}. Make the compiled "
+                          "model smaller, or raise the number in that line and say why.")
+
+
+def budget_line(path: Path, key: str) -> int:
+    """The line of the recipe, counted from 1, that sets this budget."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return next(number for number, line in enumerate(lines, 1)
+                if re.search(rf"\b{key}\b[\"']?\s*=", line))
 
 
 def tell_progress(stage: str, seconds: float | None) -> None:

@@ -9,6 +9,12 @@
 
     [options]                               # only with standin:; fields of standin.Options
     seed = 0
+
+    [budget]                                # optional: the build fails if one is exceeded
+    kernels = 180                           # launches in one run
+    arena_bytes = 6_000_000                 # scratch memory of one run
+    artifact_bytes = 65_000_000             # the whole file
+    flop = 2_000_000_000                    # arithmetic operations in one run
 """
 from __future__ import annotations
 
@@ -20,7 +26,8 @@ from typing import Any
 
 STANDIN_PREFIX = "standin:"
 REQUIRED = {"name": str, "source": str, "targets": list, "precision": str}
-OPTIONAL = {"threads": int, "notes": str, "options": dict}
+OPTIONAL = {"threads": int, "notes": str, "options": dict, "budget": dict}
+BUDGETS = ("kernels", "arena_bytes", "artifact_bytes", "flop")
 KINDS = {str: "a text", list: "a list", int: "a whole number", dict: "a table"}
 
 
@@ -34,6 +41,7 @@ class Recipe:
 
     path: of the TOML file. model: ONNX file, or None for a stand-in. standin: name of the stand-in
     model, or None. targets: one or more. precision, threads: as `tinynn.compile` takes them.
+    budget: keys of BUDGETS -> largest value allowed, for each target.
     """
 
     path: Path
@@ -45,6 +53,7 @@ class Recipe:
     threads: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
     notes: str = ""
+    budget: dict[str, int] = field(default_factory=dict)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -56,6 +65,8 @@ def read_recipe(path: Path) -> Recipe:
                           "'_', '-' and '.', starting with a letter or digit.")
     source = table["source"]
     options = table.get("options", {})
+    budget = table.get("budget", {})
+    check_budget(path, budget)
     standin = model = None
     if source.startswith(STANDIN_PREFIX):
         standin = source.removeprefix(STANDIN_PREFIX)
@@ -69,7 +80,8 @@ def read_recipe(path: Path) -> Recipe:
             raise RecipeError(f"{path}: the source {model} is not there. Put the ONNX file there "
                               f"or use a stand-in (source = \"{STANDIN_PREFIX}...\").")
     return Recipe(path, table["name"], model, standin, tuple(table["targets"]),
-                  table["precision"], table.get("threads"), options, table.get("notes", ""))
+                  table["precision"], table.get("threads"), options, table.get("notes", ""),
+                  budget)
 
 
 def read_recipes(folder: Path) -> list[Recipe]:
@@ -116,6 +128,17 @@ def check_keys(path: Path, table: dict[str, Any]) -> None:
                           f"got {targets!r}.")
     if table.get("threads", 1) < 1:
         raise RecipeError(f"{path}: threads must be at least 1, got {table['threads']}.")
+
+
+def check_budget(path: Path, budget: dict[str, Any]) -> None:
+    """Known keys, whole numbers."""
+    unknown = [key for key in budget if key not in BUDGETS]
+    if unknown:
+        raise RecipeError(f"{path}: unknown budget {', '.join(unknown)}; "
+                          f"known are {', '.join(BUDGETS)}.")
+    for key, value in budget.items():
+        if type(value) is not int or value < 0:
+            raise RecipeError(f"{path}: in [budget], {key} must be a whole number, got {value!r}.")
 
 
 def check_standin(path: Path, name: str, options: dict[str, Any]) -> None:

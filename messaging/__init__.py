@@ -13,7 +13,9 @@ from messaging.frames import Frame, FrameClient, FrameGeometry, FrameServer, Str
 from messaging.logfile import LogReader, LogWriter
 from messaging.message import Peek, decode, event_member, new_message, peek, to_bytes
 from messaging.pubsub import PubMaster, SubMaster
+from messaging.routes import log_files
 from messaging.schema import Event, car, log
+from messaging.segments import SegmentWriter
 from messaging.services import SERVICES, Service, canonical, tcp_port
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "MessagingError",
     "Peek",
     "PubMaster",
+    "SegmentWriter",
     "Service",
     "Stream",
     "SubMaster",
@@ -42,6 +45,7 @@ __all__ = [
     "decode",
     "event_member",
     "log",
+    "log_files",
     "new_message",
     "peek",
     "tcp_port",

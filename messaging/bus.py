@@ -1,4 +1,4 @@
-"""Where the endpoints of the bus are: a directory of Unix sockets of one's own, or TCP ports.
+"""Where the endpoints of the bus are: Unix sockets in a directory, TCP ports or msgq rings.
 
 Every namespace is a bus of its own, so that parallel replays never meet.
 """
@@ -19,6 +19,7 @@ from messaging.errors import BusError
 from messaging.services import tcp_port
 
 NAMESPACE_VARIABLE = "TINYDRIVE_NAMESPACE"
+PREFIX_VARIABLE = "OPENPILOT_PREFIX"
 SHARED_MEMORY = Path("/dev/shm")  # a file system in memory, where the system has one
 
 _SOCKET_PATH_LIMIT = 107  # bytes, sizeof(sockaddr_un.sun_path) - 1 on Linux
@@ -32,25 +33,82 @@ class Bus:
     host: None for Unix sockets on this machine. With a host, endpoints are TCP with the port
         rule of services.tcp_port: publishers bind to that address ("*": all), subscribers
         connect to it ("*": this machine). Camera frames stay on this machine in either case.
+    msgq_prefix: None for ZeroMQ. Otherwise messages travel in the shared memory rings of
+        openpilot's own bus (msgq.py) with this prefix; "" for the rings without one. Camera frames
+        of FrameServer stay in the namespace.
 
-    Raises BusError for a namespace that cannot be the name of a directory.
+    Raises BusError for a namespace or prefix that cannot be the name of a directory.
     """
 
-    def __init__(self, namespace: str | None = None, host: str | None = None) -> None:
+    def __init__(
+        self,
+        namespace: str | None = None,
+        host: str | None = None,
+        msgq_prefix: str | None = None,
+    ) -> None:
         self.namespace = namespace or os.environ.get(NAMESPACE_VARIABLE) or "default"
         self.host = host
-        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", self.namespace):
-            raise BusError(
-                f"{self.namespace!r} cannot name a bus: use letters, digits, dot, dash, underscore"
-            )
+        self.msgq_prefix = msgq_prefix
+        for name in filter(None, (self.namespace, msgq_prefix)):
+            if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):
+                raise BusError(
+                    f"{name!r} cannot name a bus: use letters, digits, dot, dash, underscore"
+                )
+        if host is not None and msgq_prefix is not None:
+            raise BusError("a bus is either TCP or msgq: msgq rings have no host")
 
     @classmethod
     def fresh(cls) -> Self:
         """A bus that nobody else is on."""
         return cls(f"run-{os.getpid()}-{secrets.token_hex(4)}")
 
+    @classmethod
+    def msgq(cls, prefix: str | None = None) -> Self:
+        """openpilot's own bus on this machine.
+
+        prefix: None takes the environment variable OPENPILOT_PREFIX, else "" (no prefix).
+        """
+        if prefix is None:
+            prefix = os.environ.get(PREFIX_VARIABLE, "")
+        return cls(prefix or None, msgq_prefix=prefix)
+
+    @classmethod
+    def at(cls, address: str | None) -> Self:
+        """The bus a user means: a namespace, tcp://HOST, msgq or msgq:PREFIX; None: the default.
+
+        Raises BusError for an address that is none of these.
+        """
+        if address is None:
+            return cls()
+        scheme, separator, host = address.partition("://")
+        if separator:
+            if scheme != "tcp" or not re.fullmatch(r"\*|[A-Za-z0-9._-]+", host):
+                raise BusError(
+                    f"{address!r} is no bus: write tcp://HOST (the services have fixed ports), "
+                    "msgq, msgq:PREFIX or a namespace"
+                )
+            return cls(host=host)
+        if address == "msgq" or address.startswith("msgq:"):
+            return cls.msgq(address[len("msgq:") :] or None)
+        return cls(address)
+
     def __repr__(self) -> str:
+        if self.msgq_prefix is not None:
+            return f"Bus.msgq({self.msgq_prefix!r})"
         return f"Bus(namespace={self.namespace!r}, host={self.host!r})"
+
+    def __eq__(self, other: object) -> bool:
+        """Whether a message sent on one arrives on the other."""
+        return isinstance(other, Bus) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[str, str]:
+        if self.msgq_prefix is not None:
+            return "msgq", self.msgq_prefix
+        return ("tcp", self.host) if self.host is not None else ("ipc", self.namespace)
 
     @property
     def directory(self) -> Path:
@@ -112,13 +170,29 @@ class Bus:
             places.insert(0, SHARED_MEMORY / f"{self._shared_prefix}{name}")
         return places
 
+    def msgq_ring(self, name: str) -> Path:
+        """Place of the msgq ring `name`; makes the folder of the prefix."""
+        if not self.msgq_prefix:
+            return SHARED_MEMORY / f"msgq_{name}"
+        folder = SHARED_MEMORY / f"msgq_{self.msgq_prefix}"
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise BusError(f"cannot use {folder} for the bus: {error.strerror}") from error
+        return folder / name
+
     @property
     def _shared_prefix(self) -> str:
         return f"tinydrive-{os.getuid()}@{self.namespace}@"
 
     def remove(self) -> None:
-        """Delete the directory of this bus and its shared memory. Does nothing if there is none."""
+        """Delete the directory of this bus and its shared memory. Does nothing if there is none.
+
+        Rings of msgq without a prefix stay: they are everybody's.
+        """
         shutil.rmtree(self.directory, ignore_errors=True)
+        if self.msgq_prefix:
+            shutil.rmtree(SHARED_MEMORY / f"msgq_{self.msgq_prefix}", ignore_errors=True)
         if SHARED_MEMORY.is_dir():
             for path in SHARED_MEMORY.glob(f"{self._shared_prefix}*"):
                 with contextlib.suppress(OSError):

@@ -5,7 +5,6 @@ the announcement and copies the picture. A client that is late gets the newest f
 of those it missed, and never a picture that was overwritten while it was copied.
 """
 
-import math
 import os
 import secrets
 import time
@@ -13,14 +12,14 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-import zmq
 
 from messaging.announcement import Announcement
 from messaging.bus import Bus
 from messaging.errors import FrameError
 from messaging.nv12 import U8, Frame, FrameGeometry, Stream
-from messaging.pubsub import Publisher, subscribe, wait_for_subscribers
 from messaging.ring import FrameRing, Intrinsics, RingDescription
+from messaging.transport import wait_for_subscribers
+from messaging.zeromq import ZmqPublisher, ZmqSubscriber, ZmqWaiter
 
 _LOOK_AGAIN_S = 0.02  # nothing tells us when a stream begins to exist
 
@@ -57,7 +56,7 @@ class FrameServer:
         self._server = secrets.randbits(63)
         bus = bus or Bus()
         name = endpoint(self.stream)
-        self._publisher = Publisher(name, bus, local=True)  # reserves the stream
+        self._publisher = ZmqPublisher(name, bus, local=True)  # reserves the stream
         try:
             description = RingDescription(self._server, os.getpid(), buffers, geometry, intrinsics)
             self._ring = FrameRing.create(bus.shared_files(name), description)
@@ -165,7 +164,8 @@ class FrameClient:
         self._places = bus.shared_files(name)
         self._ring: FrameRing | None = None
         self._expected: int | None = None  # count of the next frame; None before we heard of any
-        self._socket = subscribe(name, bus, conflate=False, local=True)
+        self._heard = ZmqSubscriber(name, bus, conflate=False, local=True)
+        self._waiter = ZmqWaiter([self._heard])
 
     def __enter__(self) -> Self:
         return self
@@ -224,7 +224,7 @@ class FrameClient:
                 return frame
 
     def close(self) -> None:
-        self._socket.close()
+        self._heard.close()
         self._ring = None
 
     def _connected_ring(self) -> FrameRing:
@@ -235,11 +235,12 @@ class FrameClient:
     def _hear(self, deadline: float) -> Announcement | None:
         """The next announcement; None if there is none until `deadline` (monotonic clock, s)."""
         while True:
-            remaining = max(0.0, deadline - time.monotonic())
-            if not self._socket.poll(math.ceil(remaining * 1000)):
+            self._waiter.wait(deadline - time.monotonic())
+            data = self._heard.receive()
+            if data is None:
                 return None
             try:
-                announced = Announcement.from_bytes(self._socket.recv(zmq.NOBLOCK))
+                announced = Announcement.from_bytes(data)
             except FrameError:
                 self.malformed += 1
                 continue

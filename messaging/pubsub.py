@@ -1,126 +1,25 @@
 """Publishers and subscribers: `PubMaster` sends on services, `SubMaster` keeps the newest of each.
 
-One ZeroMQ socket per service, single-part messages, no topic: the endpoint is the service.
+How messages travel is the transport's business, see transport.py.
 """
 
 import logging
-import math
 import os
 import time
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
-
-import zmq
 
 from messaging.bus import Bus
 from messaging.errors import BusError, MessageError
 from messaging.frequency import FrequencyTracker
 from messaging.message import decode, event_member, new_message, peek, to_bytes
 from messaging.services import SERVICES, canonical
+from messaging.transport import Publisher, publish, subscribe, wait_for_subscribers, waiter
 
 log = logging.getLogger(__name__)
 
-_LINGER_MS = 500  # how long close() waits for what is still on its way to subscribers
-_RECONNECT_MS = 10  # first attempt after a publisher went away
-_RECONNECT_MAX_MS = 100
-_SUBSCRIBE, _UNSUBSCRIBE = b"\x01", b"\x00"  # what an XPUB socket receives from its subscribers
-
 V = TypeVar("V")
-
-
-class Publisher:
-    """The sending end of one endpoint. It knows how many subscribers have really arrived.
-
-    local: stay on this machine even if the bus is TCP.
-    Raises BusError if the endpoint already has a publisher.
-    """
-
-    def __init__(self, name: str, bus: Bus, *, local: bool = False) -> None:
-        self.name = name
-        self.subscribers = 0
-        self._gained = False
-        self._lock = bus.lock(name) if local or bus.host is None else None
-        # a context of its own: terminating it is the only way to know that the socket is gone
-        self._context = zmq.Context()
-        self.socket = self._context.socket(zmq.XPUB)
-        self.socket.setsockopt(zmq.LINGER, _LINGER_MS)
-        self.socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # report every single subscriber
-        # also when nobody calls close(): a context that is collected first would wait for ever
-        self._release = weakref.finalize(self, _release, self._context, self.socket, self._lock)
-        address = bus.local_endpoint(name) if local else bus.endpoint(name, bind=True)
-        try:
-            self.socket.bind(address)
-        except zmq.ZMQError as error:
-            self.close()
-            raise BusError(f"cannot publish {name}: {error}; is there another publisher?") from None
-
-    def send(self, data: bytes) -> None:
-        """Send to everybody who is subscribed now; a subscriber that is far behind misses it."""
-        self.socket.send(data)
-
-    def take_notice(self) -> None:
-        """Count the subscribers that came and went since the last call."""
-        while True:
-            try:
-                notice = self.socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            if notice[:1] == _SUBSCRIBE:
-                self.subscribers += 1
-                self._gained = True
-            elif notice[:1] == _UNSUBSCRIBE:
-                self.subscribers -= 1
-
-    def gained_subscriber(self) -> bool:
-        """Whether a subscriber arrived since this was last asked."""
-        self.take_notice()
-        gained, self._gained = self._gained, False
-        return gained
-
-    def close(self) -> None:
-        """Send what is on its way, remove the socket, then free the endpoint."""
-        self._release()
-
-
-def _release(context: zmq.Context[Any], socket: zmq.Socket[bytes], lock: int | None) -> None:
-    socket.close()
-    context.term()
-    if lock is not None:
-        os.close(lock)
-
-
-def wait_for_subscribers(publishers: Iterable[Publisher], timeout: float, count: int) -> bool:
-    """Wait until each publisher has `count` subscribers; False if that takes over `timeout` s."""
-    deadline = time.monotonic() + timeout
-    missing = list(publishers)
-    while True:
-        for publisher in missing:
-            publisher.take_notice()
-        missing = [publisher for publisher in missing if publisher.subscribers < count]
-        remaining = deadline - time.monotonic()
-        if not missing or remaining <= 0:
-            return not missing
-        poller = zmq.Poller()
-        for publisher in missing:
-            poller.register(publisher.socket, zmq.POLLIN)
-        poller.poll(math.ceil(remaining * 1000))
-
-
-def subscribe(name: str, bus: Bus, *, conflate: bool, local: bool = False) -> zmq.Socket[bytes]:
-    """A socket that receives from the endpoint `name`, now or when its publisher appears.
-
-    conflate: keep only the newest message.
-    """
-    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
-    socket.setsockopt(zmq.LINGER, 0)
-    socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
-    socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
-    socket.setsockopt(zmq.CONFLATE, int(conflate))
-    socket.setsockopt(zmq.SUBSCRIBE, b"")
-    socket.connect(bus.local_endpoint(name) if local else bus.endpoint(name, bind=False))
-    return socket
 
 
 class PubMaster:
@@ -136,7 +35,7 @@ class PubMaster:
         names = {canonical(name): name for name in services}
         try:
             for service, name in names.items():
-                self._publishers[service] = Publisher(name, self.bus)
+                self._publishers[service] = publish(name, self.bus)
         except BusError:
             self.close()
             raise
@@ -267,10 +166,8 @@ class SubMaster:
             for s in self.services
             if not SERVICES[s].on_demand
         }
-        self._sockets = {s: subscribe(n, bus, conflate=True) for s, n in names.items()}
-        self._poller = zmq.Poller()
-        for service in polled:
-            self._poller.register(self._sockets[service], zmq.POLLIN)
+        self._subscribers = {s: subscribe(n, bus, conflate=True) for s, n in names.items()}
+        self._polled = waiter(self._subscribers[service] for service in polled)
 
     def _each(self, value: V) -> ByService[V]:
         return ByService(dict.fromkeys(self.services, value))
@@ -292,7 +189,7 @@ class SubMaster:
     def update(self, timeout_ms: float = 100) -> None:
         """Wait for the polled services, then take the newest message of every service."""
         self._begin_update()
-        self._poller.poll(math.ceil(timeout_ms))
+        self._polled.wait(timeout_ms / 1000)
         self._receive_all()
         self._judge()
 
@@ -304,7 +201,7 @@ class SubMaster:
         Gives False if that takes longer than `timeout_s`.
         """
         wanted = {event_member(name): time_ns for name, time_ns in barrier.items()}
-        wanted = {s: time_ns for s, time_ns in wanted.items() if s in self._sockets}
+        wanted = {s: time_ns for s, time_ns in wanted.items() if s in self._subscribers}
         deadline = time.monotonic() + timeout_s
         self._begin_update()
         while True:
@@ -313,10 +210,7 @@ class SubMaster:
             remaining = deadline - time.monotonic()
             if not missing or remaining <= 0:
                 break
-            poller = zmq.Poller()
-            for service in missing:
-                poller.register(self._sockets[service], zmq.POLLIN)
-            poller.poll(math.ceil(remaining * 1000))
+            waiter(self._subscribers[service] for service in missing).wait(remaining)
         self._judge()
         return not missing
 
@@ -340,8 +234,8 @@ class SubMaster:
         return self.all_alive(listed) and self.all_freq_ok(listed) and self.all_valid(listed)
 
     def close(self) -> None:
-        for socket in self._sockets.values():
-            socket.close()
+        for subscriber in self._subscribers.values():
+            subscriber.close()
 
     def _listed(self, services: Iterable[str] | None) -> list[str]:
         return self.services if services is None else [canonical(name) for name in services]
@@ -352,12 +246,10 @@ class SubMaster:
             self.updated[service] = False
 
     def _receive_all(self) -> None:
-        for service, socket in self._sockets.items():
-            try:
-                data = socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                continue
-            self._take(service, data)
+        for service, subscriber in self._subscribers.items():
+            data = subscriber.receive()
+            if data is not None:
+                self._take(service, data)
 
     def _take(self, service: str, data: bytes) -> None:
         try:

@@ -12,7 +12,6 @@ import contextlib
 import mmap
 import os
 import struct
-import threading
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Self
 import numpy as np
 
 from messaging.errors import FrameError
+from messaging.fence import fence
 from messaging.nv12 import U8, FrameGeometry
 
 Intrinsics = tuple[float, float, float]  # focal length, centre x, centre y; pixels
@@ -33,18 +33,6 @@ _COUNTER_WORDS = 8  # each counter has a cache line (64 bytes) of its own
 _MAX_SLOTS = 64
 _SLOTS_AT = _COUNTERS_AT + _MAX_SLOTS * _COUNTER_WORDS * 8
 _PAGE = 4096
-
-_fence_lock = threading.Lock()
-
-
-def _fence() -> None:
-    """Keep memory accesses before this call before those after it, also on ARM.
-
-    Python has no such instruction, but releasing a lock and then taking it again has that effect.
-    """
-    for _ in range(2):
-        with _fence_lock:
-            pass
 
 
 @dataclass(frozen=True)
@@ -88,6 +76,8 @@ class RingDescription:
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Raises FrameError if `data` does not describe a ring this version can read."""
+        if len(data) < _HEADER.size:
+            raise FrameError(f"its header has only {len(data)} bytes")
         magic, version, slots, server, process, *rest = _HEADER.unpack(data[: _HEADER.size])
         if magic != _MAGIC:
             raise FrameError("it does not begin like shared memory of camera frames")
@@ -196,9 +186,9 @@ class FrameRing:
         """The buffer, (nbytes,), in which frame `count` is to be written."""
         slot = count % self.description.slots
         self.counters[slot] = 2 * count + 1
-        _fence()
+        fence()
         yield self._slots[slot]
-        _fence()
+        fence()
         self.counters[slot] = 2 * count + 2
 
     def read(self, count: int) -> U8 | None:
@@ -207,9 +197,9 @@ class FrameRing:
         whole = 2 * count + 2
         if self.counters[slot] != whole:
             return None
-        _fence()
+        fence()
         picture = self._copy(slot)
-        _fence()
+        fence()
         return picture if self.counters[slot] == whole else None
 
     def _copy(self, slot: int) -> U8:

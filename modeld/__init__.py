@@ -8,6 +8,9 @@ The way of one frame, a module per step:
     action, derived, desire_helper    what follows from them
     fill                              all of it -> message fields
 
-`planner` strings them together without sockets or clocks. `streams` and `daemon` are the shell that
-owns those. `source` is the other end: it publishes frames as a camera would.
+`planner` strings them together without sockets or clocks, and `watch` finds what is wrong with
+cameras, clocks and calibration. `streams` and `daemon` are the shell that owns sockets and clocks,
+`status` shows how it is. `source` is the other end: it publishes frames as a camera would.
+
+Driver monitoring is `driver_state` (pure) and `dmonitoring` (the shell and the command).
 """

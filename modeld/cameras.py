@@ -72,6 +72,15 @@ DEVICES: dict[tuple[str, str], Device] = {
 # The views the models are trained on, both 512 x 256: the main one and the wide "big" one.
 MEDMODEL = Intrinsics(910.0, 256.0, 47.6)
 SBIGMODEL = Intrinsics(455.0, 256.0, 151.8)
+# The view of the driver monitoring models, 1440 x 960.
+DRIVER_MODEL = Intrinsics(567.0, 720.0, 356.0)
+
+# Cabin cameras by the width of their picture: nothing else is announced about them in time.
+CABIN = {
+    1928: _camera(1928, 1208, 567.0),
+    1344: _camera(1344, 760, 567.0 * 3 / 4),
+    816: _camera(816, 612, 650.0),
+}
 
 
 class UnknownCamera(ValueError):  # noqa: N818 - says what it is

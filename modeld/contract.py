@@ -7,8 +7,10 @@ about generations. What is not known by name and shape is refused, never guessed
 How the generations are told apart:
 
 - Step of the history. Feature histories of 99 or 100 rows are at 20 Hz, those of 24, 25, 32 rows at
-  5 Hz (every fourth run). Models of the first kind, and those without feature history (GRU), see
-  the pictures of the previous and this run; models of the second kind that of 4 runs ago and this.
+  5 Hz (every fourth run).
+- Step of the pictures. Since March 2025 models see the pictures of 4 runs ago and of this run;
+  those are the models with a history at 5 Hz, but for single files with inputs named `input_imgs`,
+  which are older. All others see the pictures of the previous and of this run.
 - Whether the current features are among the rows: in a policy, which runs behind its vision model,
   yes; in a single file, which computes them itself, no.
 - `initial_state` (GRU) and `state_x` with an output `next_state_x`: fed back from run to run.
@@ -91,7 +93,9 @@ class Graph:
 
 @dataclass(frozen=True)
 class Contract:
-    """The whole model: one graph, or vision and policy in this order.
+    """The whole model: one graph; vision and policy; or vision, off-policy and on-policy.
+
+    The graphs run in this order. Where two have an output of the same name, the later one counts.
 
     era: "direct", "0.9", "0.10" or "0.11", the rules of `action`.
     """
@@ -105,6 +109,12 @@ class Contract:
 VECTORS = {"traffic_convention": 2, "lateral_control_params": 2, "action_t": 2}
 # Inputs that are known to be fed zeros: navigation, gone since April 2024.
 ZEROS = {"nav_features": (1, 256), "nav_instructions": (1, 150)}
+# Inputs that are known by name, but not well enough to feed them.
+UNKNOWN = {
+    "lat_planner_state": "which is fed back from the model's own solution (0.9.5)",
+    "driving_style": "whose values are not known (December 2022 to January 2024)",
+    "radar_tracks": "whose layout is not known (one experimental model)",
+}
 PICTURES = {
     "input_imgs": ("main",), "img": ("main",), "big_input_imgs": ("extra",), "big_img": ("extra",),
     "new_img": ("main", "extra"),
@@ -113,30 +123,48 @@ PICTURES = {
 FEATURE_STRIDE = {99: 1, 100: 1, 24: CONTEXT_STRIDE, 25: CONTEXT_STRIDE, 32: CONTEXT_STRIDE}
 DESIRE_POOL = {100: 1, 25: CONTEXT_STRIDE, 33: CONTEXT_STRIDE}
 CURVATURE_STRIDE = {100: 1, 25: CONTEXT_STRIDE}
-_DTYPES: dict[str, np.dtype] = {
+DTYPES: dict[str, np.dtype] = {
     "f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "u8": np.dtype(np.uint8)}
 _STATE = "state_"
+_TITLES = {1: ("model",), 2: ("vision model", "policy model"),
+           3: ("vision model", "off-policy model", "on-policy model")}
 _F32 = np.dtype(np.float32)
 
 
-def describe(model: Runner, policy: Runner | None = None) -> Contract:
-    """The contract of a model file, or of a vision file with its policy.
+def in_order(
+    model: Runner, policy: Runner | None = None, off_policy: Runner | None = None,
+) -> tuple[Runner, ...]:
+    """The files of a model in the order in which they run."""
+    return tuple(runner for runner in (model, off_policy, policy) if runner is not None)
+
+
+def describe(
+    model: Runner, policy: Runner | None = None, off_policy: Runner | None = None,
+) -> Contract:
+    """The contract of a model file, of a vision file with its policy, or of all three files.
 
     Raises ContractError, naming the input or output that does not fit.
     """
-    graphs = [_Builder(model, "model" if policy is None else "vision model", policy is None)]
-    if policy is not None:
-        graphs.append(_Builder(policy, "policy model", False))
-    lengths = [graph.feature_rows() for graph in graphs]
-    stride = next((FEATURE_STRIDE[rows] for rows in lengths if rows), 1)
+    titles = _TITLES[len(in_order(model, policy, off_policy))]
+    graphs = [_Builder(runner, title, len(titles) == 1) for runner, title
+              in zip(in_order(model, policy, off_policy), titles, strict=True)]
     _check_outputs(graphs)
+    stride = _picture_stride(graphs)
     built = tuple(graph.build(stride) for graph in graphs)
     return Contract(built, _queues(graphs, built), _era(graphs))
 
 
+def _picture_stride(graphs: list[_Builder]) -> int:
+    """Runs between the two pictures that a model sees."""
+    if len(graphs) == 1 and "input_imgs" in graphs[0].inputs:
+        return 1
+    lengths = [graph.feature_rows() for graph in graphs]
+    return next((FEATURE_STRIDE[rows] for rows in lengths if rows), 1)
+
+
 def _check_outputs(graphs: list[_Builder]) -> None:
     first, last = graphs[0], graphs[-1]
-    if "plan" not in last.slices:
+    if not any("plan" in graph.slices for graph in graphs):
         hint = "" if len(graphs) > 1 else " If it is a vision model, give its policy with --policy."
         raise ContractError(f"The {last.title} has no output 'plan', so nothing to drive by.{hint}")
     wants_features = any(graph.feature_rows() or "initial_state" in graph.inputs
@@ -177,9 +205,9 @@ def _queues(graphs: list[_Builder], built: tuple[Graph, ...]) -> dict[str, Queue
 def _era(graphs: list[_Builder]) -> str:
     """Which rules turn the plan into an action.
 
-    "0.11": models that get action_t (0.11.2 and later). "0.10": vision and policy with inputs named
-    `img`. "0.9": vision and policy with inputs named `input_imgs`. "direct": single files with a
-    `desired_curvature` output, which is used as it is. Older single files count as "0.9".
+    "0.11": models that get action_t (0.11.2 and later). "0.10": vision and policies with inputs
+    named `img`. "0.9": vision and policy with inputs named `input_imgs`. "direct": single files
+    with a `desired_curvature` output, which is used as it is. Older single files count as "0.9".
     """
     names = {name for graph in graphs for name in graph.inputs}
     if "action_t" in names or "new_img" in names:
@@ -230,10 +258,10 @@ class _Builder:
     def feed(self, name: str, stride: int) -> Feed:
         """The feed of one input. Raises ContractError if the daemon has nothing to feed it with."""
         spec = self.inputs[name]
-        if spec.dtype not in _DTYPES:
-            raise self.refusal(name, f"dtype {', '.join(_DTYPES)}")
+        if spec.dtype not in DTYPES:
+            raise self.refusal(name, f"dtype {', '.join(DTYPES)}")
         shape = tuple(spec.shape)
-        dtype = _DTYPES[spec.dtype]
+        dtype = DTYPES[spec.dtype]
 
         def feed(queue: str | tuple[str, ...], rows: Iterable[int] = (-1,), pool: int = 1) -> Feed:
             names = (queue,) if isinstance(queue, str) else queue
@@ -256,6 +284,9 @@ class _Builder:
             if shape != (1, VECTORS[name]):
                 raise self.refusal(name, f"shape {(1, VECTORS[name])}")
             return feed(name)
+        if name in UNKNOWN:
+            raise ContractError(f"The {self.title} has the input '{name}' {shape}, {UNKNOWN[name]}."
+                                " This daemon does not run such models.")
         if name in ZEROS:
             if shape != ZEROS[name]:
                 raise self.refusal(name, f"shape {ZEROS[name]}")

@@ -4,15 +4,18 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Event
 from typing import Any
 
 from messaging import Bus, Frame, PubMaster, Stream, SubMaster, new_message
-from modeld import cameras
+from modeld import cameras, status
 from modeld.cameras import Intrinsics
 from modeld.desire_helper import Driver
+from modeld.params import CarDelays, read_delays, sound_delay
 from modeld.planner import CarInputs, Messages, Planner, Views
+from modeld.status import StatusFile
 from modeld.streams import Cameras, Eye
 
 log = logging.getLogger("modeld")
@@ -20,12 +23,14 @@ log = logging.getLogger("modeld")
 INPUTS = ("deviceState", "carState", "narrowRoadCameraState", "wideRoadCameraState",
           "extrinsicsCalibration", "driverMonitoringState", "carControl", "lateralDelay",
           "carParams")
+NAME = "modeld"
 OUTPUTS = ("modelV2", "drivingModelData", "cameraOdometry")
 CAMERA_STATE = {Stream.NARROW_ROAD: "narrowRoadCameraState",
                 Stream.WIDE_ROAD: "wideRoadCameraState"}
 
 # Until carParams is seen; usual values of cars with electric power steering.
-DEFAULT_STEER_DELAY, DEFAULT_LONGITUDINAL_DELAY = 0.1, 0.15
+DEFAULT_DELAYS = CarDelays(steer=0.1, longitudinal=0.15)
+STANDING_SPEED = 0.3  # m/s
 LATERAL_DELAY_OFFSET = 0.2  # what a car adds to its actuator's delay, until lateralDelay is seen
 BARRIER_TIMEOUT_S = 10.0
 SUBSCRIBER_TIMEOUT_S = 10.0
@@ -33,9 +38,13 @@ SUBSCRIBER_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class Options:
-    """lockstep: wait for the messages a frame depends on, take every frame (for replays)."""
+    """lockstep: wait for the messages a frame depends on, take every frame (for replays).
+
+    car: delays of the car's actuators until carParams is seen.
+    """
 
     lockstep: bool = False
+    car: CarDelays = DEFAULT_DELAYS
 
 
 class Daemon:
@@ -48,11 +57,13 @@ class Daemon:
         self._sm = SubMaster(INPUTS, bus=bus)
         self._pm = PubMaster(OUTPUTS, bus=bus)
         self._cameras = Cameras(bus, options.lockstep)
+        self._status = StatusFile(bus, NAME)
+        self._valid = False
 
     def run(self, stop: Event, frames: int | None = None) -> None:
         """Handle frames until `stop` is set, or so many have been handled."""
         if self._options.lockstep:
-            self._wait_for_listeners(stop)
+            wait_for_listeners(self._pm, OUTPUTS, stop)
         handled = 0
         while not stop.is_set() and (frames is None or handled < frames):
             handled += self.step()
@@ -63,11 +74,17 @@ class Daemon:
         main_eye = self._cameras.main
         if pair is None or main_eye is None:
             self._sm.update(0)  # sockets come back to restarted publishers only while in use
+            self._tell(status.WAITING)
             return False
         self._receive_messages(pair[0])
-        car = read_car(self._sm, CAMERA_STATE[main_eye.stream])
+        car = read_car(self._sm, CAMERA_STATE[main_eye.stream], self._options.car)
         views = self._views(main_eye, self._cameras.extra, *pair)
-        self._publish(self.planner.step(*pair, views, car, time.perf_counter))
+        # In lock-step time has no meaning: whatever follows from it must stay out of messages.
+        messages = self.planner.step(
+            *pair, views, car, time.perf_counter, realtime=not self._options.lockstep)
+        self._publish(messages)
+        self._valid = messages.valid
+        self._tell(status.RUNNING)
         return True
 
     def wait_for_subscribers(self, timeout_s: float) -> bool:
@@ -79,16 +96,15 @@ class Daemon:
 
     def close(self) -> None:
         """Leave the bus."""
+        self._tell(status.STOPPED)
         self._cameras.close()
         self._sm.close()
         self._pm.close()
 
-    def _wait_for_listeners(self, stop: Event) -> None:
-        deadline = time.monotonic() + SUBSCRIBER_TIMEOUT_S
-        while not self.wait_for_subscribers(0.1) and not stop.is_set():
-            if time.monotonic() > deadline:
-                log.warning("Nobody listens to %s; going on.", ", ".join(OUTPUTS))
-                return
+    def _tell(self, state: str) -> None:
+        planner = self.planner
+        self._status.update(state, planner.counters, planner.last_frame_id, self._valid,
+                            planner.speed.mean)
 
     def _receive_messages(self, frame: Frame) -> None:
         if not self._options.lockstep or frame.barrier is None:
@@ -149,16 +165,28 @@ class Daemon:
             log.warning("%s", text)
 
 
-def read_car(sm: SubMaster, camera_state: str) -> CarInputs:
-    """What the messages say now. Before the first message of a kind its defaults count."""
-    state, params = sm["carState"], sm["carParams"]
-    steer_delay, longitudinal_delay = DEFAULT_STEER_DELAY, DEFAULT_LONGITUDINAL_DELAY
+def wait_for_listeners(master: PubMaster, services: Sequence[str], stop: Event) -> None:
+    """Wait, for some seconds, until somebody listens to all these services."""
+    deadline = time.monotonic() + SUBSCRIBER_TIMEOUT_S
+    while not master.wait_for_subscribers(timeout=0.1) and not stop.is_set():
+        if time.monotonic() > deadline:
+            log.warning("Nobody listens to %s; going on.", ", ".join(services))
+            return
+
+
+def read_car(
+    sm: SubMaster, camera_state: str, delays: CarDelays = DEFAULT_DELAYS,
+) -> CarInputs:
+    """What the messages say now. Before the first message of a kind its defaults count.
+
+    delays: of the actuators, until carParams is seen.
+    """
+    state = sm["carState"]
     if sm.seen["carParams"]:
-        steer_delay = _delay(params.steerActuatorDelay, steer_delay)
-        longitudinal_delay = _delay(params.longitudinalActuatorDelay, longitudinal_delay)
-    lateral_delay = steer_delay + LATERAL_DELAY_OFFSET
+        delays = read_delays(sm["carParams"], delays)
+    lateral_delay = delays.steer + LATERAL_DELAY_OFFSET
     if sm.seen["lateralDelay"]:
-        lateral_delay = _delay(sm["lateralDelay"].lateralDelay, lateral_delay)
+        lateral_delay = sound_delay(sm["lateralDelay"].lateralDelay, lateral_delay)
     return CarInputs(
         driver=Driver(
             v_ego=max(state.vEgo, 0.0), left_blinker=state.leftBlinker,
@@ -167,13 +195,10 @@ def read_car(sm: SubMaster, camera_state: str) -> CarInputs:
             right_blindspot=state.rightBlindspot, lateral_active=sm["carControl"].latActive),
         right_hand_drive=sm["driverMonitoringState"].isRHD,
         rpy=calibration(sm["extrinsicsCalibration"]),
-        lateral_delay=lateral_delay, longitudinal_delay=longitudinal_delay,
-        camera_frame_id=sm[camera_state].frameId if sm.seen[camera_state] else None)
-
-
-def _delay(seconds: float, default: float) -> float:
-    """A delay as announced, or the default if that cannot be one."""
-    return seconds if math.isfinite(seconds) and seconds >= 0 else default
+        lateral_delay=lateral_delay, longitudinal_delay=delays.longitudinal,
+        camera_frame_id=sm[camera_state].frameId if sm.seen[camera_state] else None,
+        device_type=str(sm["deviceState"].deviceType),
+        standing=sm.seen["carState"] and abs(state.vEgo) < STANDING_SPEED)
 
 
 def calibration(message: Any) -> tuple[float, float, float] | None:

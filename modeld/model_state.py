@@ -8,7 +8,7 @@ import numpy as np
 
 from modeld import queues
 from modeld.constants import DESIRE_LEN
-from modeld.contract import Graph, Runner, describe
+from modeld.contract import Graph, Runner, describe, in_order
 from modeld.parser import parse
 
 
@@ -34,7 +34,7 @@ class ModelInputs:
 class ModelOutputs:
     """What one run gave.
 
-    raw: the output vectors as they came, float32, vision before policy. named: slices of them.
+    raw: the output vectors as they came, float32, graph after graph. named: slices of them.
     finite: False if a number in outputs or state is not finite; history is then as before the run.
     """
 
@@ -44,14 +44,16 @@ class ModelOutputs:
 
 
 class DrivingModel:
-    """Runs a model (or vision and policy) and keeps its queues; see `contract`.
+    """Runs a model of one, two or three files and keeps its queues; see `contract`.
 
     Raises ContractError or ParseError if the daemon cannot feed the model or read its outputs.
     """
 
-    def __init__(self, model: Runner, policy: Runner | None = None) -> None:
-        self.runners = (model,) if policy is None else (model, policy)
-        self.contract = describe(model, policy)
+    def __init__(
+        self, model: Runner, policy: Runner | None = None, off_policy: Runner | None = None,
+    ) -> None:
+        self.runners = in_order(model, policy, off_policy)
+        self.contract = describe(model, policy, off_policy)
         for graph in self.contract.graphs:  # widths that no layout explains are found now
             widths = {name: where.stop - where.start for name, where in graph.slices.items()}
             parse({name: np.zeros(width) for name, width in widths.items()})
@@ -79,7 +81,7 @@ class DrivingModel:
             for state, output in graph.carried.items():
                 finite = finite and bool(np.isfinite(results[output]).all())
                 _push(history, state, results[output])
-            # A policy, which runs next, sees the features of this frame.
+            # Policies, which run next, see the features of this frame.
             if "hidden_state" in graph.slices:
                 _push(history, "features", named["hidden_state"])
         if "desired_curvature" in named:

@@ -1,13 +1,12 @@
 """One frame through the whole way, without sockets and clocks: frames and car state -> messages."""
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from modeld import cameras, desire_helper, fill
+from modeld import cameras, desire_helper, fill, watch
 from modeld import constants as c
 from modeld.action import RULES, Action, action_times, next_action
 from modeld.cameras import Intrinsics
@@ -16,8 +15,6 @@ from modeld.model_state import DrivingModel, ModelInputs
 from modeld.pairing import Frame
 from modeld.parser import Parsed, parse
 from modeld.warp import NO_WARP, prepare_warp, warp_matrix
-
-log = logging.getLogger("modeld")
 
 MAX_FRAME_AGE = 10  # frames; a plan from a picture half a second old is not valid
 
@@ -28,6 +25,7 @@ class CarInputs:
 
     rpy: calibration in radians, None before the first. camera_frame_id: newest id the camera has
     announced, None if unknown. lateral_delay, longitudinal_delay: of the actuators, s.
+    device_type: as the log spells it. standing: the car says that it stands.
     """
 
     driver: desire_helper.Driver = field(default_factory=desire_helper.Driver)
@@ -36,6 +34,8 @@ class CarInputs:
     lateral_delay: float = 0.3
     longitudinal_delay: float = 0.15
     camera_frame_id: int | None = None
+    device_type: str = "unknown"
+    standing: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,6 @@ class Messages:
     odometry_valid: bool
 
 
-@dataclass
-class Counters:
-    """What happened since the start; `dropped` are frames missing between received ones."""
-
-    frames: int = 0
-    dropped: int = 0
-    not_finite: int = 0
-    not_calibrated: int = 0
-    stale: int = 0
-    camera_fault: int = 0
-
-
 class Planner:
     """A driving model with everything that is remembered from frame to frame."""
 
@@ -76,7 +64,9 @@ class Planner:
         self, model: DrivingModel, sampling: str = "nearest", send_raw: bool = False,
     ) -> None:
         self.model = model
-        self.counters = Counters()
+        self.counters = watch.Counters()
+        self.speed = watch.SpeedWatch()
+        self.last_frame_id: int | None = None
         self._rules = RULES[model.contract.era]
         self._sampling = sampling
         self._send_raw = send_raw
@@ -85,15 +75,21 @@ class Planner:
         self._collision = CollisionWatch()
         self._confidence = ConfidenceWatch()
         self._drops = DropFilter()
-        self._last_frame_id: int | None = None
-        self._said: set[str] = set()
+        self._main_camera = watch.CameraWatch("main")
+        self._extra_camera = watch.CameraWatch("extra")
 
     def step(
         self, main: Frame, extra: Frame, views: Views, car: CarInputs,
-        clock: Callable[[], float] = lambda: 0.0,
+        clock: Callable[[], float] = lambda: 0.0, realtime: bool = False,
     ) -> Messages:
-        """Run on a pair of frames. `clock` (s) measures the execution time only."""
-        dropped = self._count_dropped(main.frame_id)
+        """Run on a pair of frames.
+
+        clock (s) measures the execution time only. realtime: frames come by the clock, so that a
+        model that is too slow for them makes plans not valid.
+        """
+        dropped = self.counters.arrived(main.frame_id, self.last_frame_id)
+        self.last_frame_id = main.frame_id
+        sound = self._cameras_sound(main, extra, car)
         times = action_times(self._rules, car.lateral_delay, car.longitudinal_delay)
         start = clock()
         calibrated, main_picture, extra_picture = self._pictures(main, extra, views, car)
@@ -104,53 +100,56 @@ class Planner:
             frame_age=max(0, (car.camera_frame_id or 0) - main.frame_id),
             drop_percent=self._drops.update(dropped), timestamp_eof=main.timestamp_eof,
             execution_time=clock() - start)
+        punctual = self._punctual(info, realtime)
         if parsed is None:
-            self.counters.not_finite += 1
-            self._say_once(
-                "finite", f"The model put out numbers that are not finite in frame {main.frame_id};"
-                " such frames are published without a plan and as not valid.")
+            self.counters.note(watch.NOT_FINITE, (
+                f"The model put out numbers that are not finite in frame {main.frame_id}; such "
+                "frames are published without a plan and as not valid."))
             return _without_plan(info)
-        valid = calibrated and self._fresh(info) and self._vouched(main, extra)
+        valid = calibrated and sound and punctual
         raw = outputs.raw.tobytes() if self._send_raw else b""
         return self._messages(parsed, info, car, times, raw, valid, valid and dropped == 0)
 
-    def _count_dropped(self, frame_id: int) -> int:
-        """Frames missing since the last one; 0 after a camera that began to count anew."""
-        last, self._last_frame_id = self._last_frame_id, frame_id
-        dropped = 0 if last is None else max(0, frame_id - last - 1)
-        self.counters.frames += 1
-        self.counters.dropped += dropped
-        return dropped
+    def _cameras_sound(self, main: Frame, extra: Frame, car: CarInputs) -> bool:
+        """Whether the cameras work as they should and call their frames valid themselves."""
+        faults = self._main_camera.update(main, car.standing)
+        if extra is not main:
+            faults += self._extra_camera.update(extra, car.standing)
+        if not (main.valid and extra.valid):
+            faults.append((watch.CAMERA_FAULT, (
+                f"The camera marks frame {main.frame_id} as not valid; plans from such frames are "
+                "published as not valid.")))
+        # Both cameras may have the same fault: that is one frame with it.
+        for kind, text in dict(reversed(faults)).items():
+            self.counters.note(kind, text)
+        return not faults
 
-    def _fresh(self, info: fill.FrameInfo) -> bool:
-        if info.frame_age <= MAX_FRAME_AGE:
-            return True
-        self.counters.stale += 1
-        self._say_once("age", f"Frame {info.frame_id} is {info.frame_age} frames older than the "
-                              "camera's newest; plans from such frames are published as not valid.")
-        return False
-
-    def _vouched(self, main: Frame, extra: Frame) -> bool:
-        """Whether the cameras themselves call their frames valid."""
-        if main.valid and extra.valid:
-            return True
-        self.counters.camera_fault += 1
-        self._say_once("fault", f"The camera marks frame {main.frame_id} as not valid; plans from "
-                                "such frames are published as not valid.")
-        return False
+    def _punctual(self, info: fill.FrameInfo, realtime: bool) -> bool:
+        """Whether the frame is young enough, and the model fast enough for those to come."""
+        fresh = info.frame_age <= MAX_FRAME_AGE
+        if not fresh:
+            self.counters.note(watch.STALE, (
+                f"Frame {info.frame_id} is {info.frame_age} frames older than the camera's newest; "
+                "plans from such frames are published as not valid."))
+        slow = self.speed.update(info.execution_time)
+        if slow and realtime:
+            self.counters.note(watch.SLOW_MODEL, slow)
+        return fresh and not (slow and realtime)
 
     def _pictures(
         self, main: Frame, extra: Frame, views: Views, car: CarInputs,
     ) -> tuple[bool, np.ndarray, np.ndarray]:
-        """Whether calibrated, and the packed pictures of both views."""
+        """Whether soundly calibrated, and the packed pictures of both views."""
         if car.rpy is None or views.main is None or views.extra is None:
             missing = "extrinsicsCalibration" if car.rpy is None else "the camera's intrinsics"
-            self.counters.not_calibrated += 1
-            self._say_once(missing, f"Waiting for {missing}; until then plans are published as "
-                                    "not valid.")
+            self.counters.note(watch.NOT_CALIBRATED, (
+                f"Waiting for {missing}; until then plans are published as not valid."), missing)
             calibrated, matrices = False, (NO_WARP, NO_WARP)
         else:
-            calibrated = True
+            outside = watch.outside_limits(car.rpy, car.device_type)
+            if outside:
+                self.counters.note(watch.CALIBRATION_LIMITS, outside)
+            calibrated = outside is None
             matrices = (warp_matrix(car.rpy, views.main, cameras.MEDMODEL),
                         warp_matrix(car.rpy, views.extra, cameras.SBIGMODEL))
         main_picture, extra_picture = (
@@ -195,12 +194,6 @@ class Planner:
         return fill.Judgement(
             self._action, self._confidence.update(frame_id, slices),
             self._collision.update(meta[layout.hard_brake_3[0]], meta[layout.hard_brake_5[0]]))
-
-    def _say_once(self, kind: str, text: str) -> None:
-        """Log a condition when it is first met; `counters` tell how often it was."""
-        if kind not in self._said:
-            self._said.add(kind)
-            log.warning("%s", text)
 
 
 def lane_change_chance(parsed: Parsed) -> float:

@@ -16,7 +16,7 @@ from messaging import Bus, FrameGeometry, FrameServer, PubMaster, Stream, new_me
 
 Item = TypeVar("Item")
 STATE_SERVICE = {Stream.NARROW_ROAD: "narrowRoadCameraState",
-                 Stream.WIDE_ROAD: "wideRoadCameraState"}
+                 Stream.WIDE_ROAD: "wideRoadCameraState", Stream.CABIN: "cabinCameraState"}
 
 
 @dataclass(frozen=True)

@@ -93,13 +93,19 @@ class Taps:
         return Taps(order(self.index), None if self.weight is None else order(self.weight))
 
 
-def nearest_taps(matrix: np.ndarray, source: tuple[int, int], output: tuple[int, int]) -> Taps:
-    """One tap per pixel, rounded half to even in float32 and clipped to the source (h, w)."""
+def _nearest(matrix: np.ndarray, output: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Column and row (h, w) of the nearest source pixel, rounded half to even in float32."""
     x, y, w = _project(matrix, output[1], output[0])
     # Divided, not multiplied by the reciprocal: that is what decides ties.
     with np.errstate(divide="ignore", invalid="ignore"):
         column, row = np.rint(x / w), np.rint(y / w)
     column[w == 0] = row[w == 0] = 0
+    return column, row
+
+
+def nearest_taps(matrix: np.ndarray, source: tuple[int, int], output: tuple[int, int]) -> Taps:
+    """One tap per pixel, rounded half to even in float32 and clipped to the source (h, w)."""
+    column, row = _nearest(matrix, output)
     column = np.clip(column, 0, source[1] - 1).astype(np.int64)
     row = np.clip(row, 0, source[0] - 1).astype(np.int64)
     return Taps((row * source[1] + column)[None], None)
@@ -184,3 +190,30 @@ def prepare_warp(
 ) -> Warp:
     """The warp by `matrix` (3, 3) for frames of height x width pixels; remembered between calls."""
     return _prepared(matrix.astype(np.float32).tobytes(), height, width, sampling, border)
+
+
+@dataclass(frozen=True)
+class FilledWarp:
+    """A nearest warp of one plane that gives pixels outside the source a constant.
+
+    taps: of all pixels. outside: flat positions, in the output, of those beyond the source.
+    """
+
+    taps: Taps
+    outside: np.ndarray
+    fill: int
+
+    def sample(self, plane: np.ndarray) -> np.ndarray:
+        """plane (H, W) uint8 -> (h, w) uint8."""
+        picture = self.taps.sample(plane.reshape(-1))
+        picture.reshape(-1)[self.outside] = self.fill
+        return picture
+
+
+def filled_warp(
+    matrix: np.ndarray, source: tuple[int, int], output: tuple[int, int], fill: int,
+) -> FilledWarp:
+    """The warp by `matrix` (3, 3) from a source (H, W) to an output (h, w)."""
+    column, row = _nearest(matrix, output)
+    inside = (column >= 0) & (column < source[1]) & (row >= 0) & (row < source[0])
+    return FilledWarp(nearest_taps(matrix, source, output), np.flatnonzero(~inside), fill)

@@ -7,52 +7,22 @@ import math
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from messaging import Bus, MessagingError
-from selfdrive_tests.drives import RATE_HZ, VIEWS, Drive, DriveError, Overrides, open_drive
-from selfdrive_tests.pictures import Pictures, render
-from selfdrive_tests.process import modeld_command
-from selfdrive_tests.recorder import log_id, product_version
-from selfdrive_tests.replay import ReplayError, ReplayResult, Settings, replay
-from selfdrive_tests.report import Report, page
-from selfdrive_tests.results import Summary, read_records, summarize, summary_lines
-from tinynn.runtime.layout import ArtifactError
-from tinynn.runtime.reader import read
-
-UNTRAINED = "Random weights: what is drawn means nothing."
-
-VIDEO_NAME, REPORT_NAME, DAEMON_LOG = "plan.mp4", "report.html", "modeld.log"
-
-
-@dataclass(frozen=True)
-class Model:
-    """An artifact as the report names it. sha256: of its manifest. warning: "" for trained ones."""
-
-    name: str
-    sha256: str
-    target: str
-    warning: str
-
-
-def describe_model(path: Path) -> Model:
-    """Read an artifact's manifest; nothing of it is run. Raises ArtifactError."""
-    reader = read(path)
-    try:
-        manifest = reader.manifest
-        targets = [f"{target.target} {target.precision}" for target in manifest.targets]
-        training = str(manifest.metadata.get("props", {}).get("training", ""))
-        warning = UNTRAINED if training.startswith("none") else ""
-        return Model(manifest.name, reader.sha256, ", ".join(targets), warning)
-    finally:
-        reader.close()
+from selfdrive_tests.compare import tolerances
+from selfdrive_tests.drives import RATE_HZ, VIEWS, DriveError, Overrides
+from selfdrive_tests.job import REPORT_NAME, Job, Outcome, is_artifact
+from selfdrive_tests.junit import write_junit
+from selfdrive_tests.overview import WORDS, overview_page, total_stages, verdict
+from selfdrive_tests.replay import Settings
+from selfdrive_tests.results import summary_lines
+from selfdrive_tests.runner import exit_code, run_source, run_sources
+from selfdrive_tests.segments import find_sources
 
 
 def numbers(count: int, names: str) -> Callable[[str], tuple[float, ...]]:
@@ -103,7 +73,11 @@ def parser() -> argparse.ArgumentParser:
         description="Replay a drive through the daemon and show what came out.",
         epilog="Numbers that begin with a minus need an equals sign: --rpy=-0.01,0,0",
     )
-    top.add_argument("drive", type=Path, help="a video file, or a folder with drive.toml")
+    top.add_argument(
+        "drive",
+        type=Path,
+        help="a video, a folder with drive.toml, a segment, a route, or a folder of drives",
+    )
     top.add_argument("--model", type=Path, required=True, help="artifact to drive by")
     top.add_argument("--policy", type=Path, help="second artifact, for models in two parts")
     top.add_argument("-o", "--out", type=Path, default=Path("replay"), help="folder for results")
@@ -137,119 +111,147 @@ def parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--sampling", choices=("nearest", "bilinear"), help="how the daemon warps")
     how.add_argument("--realtime", action="store_true", help="20 frames per second, no lock-step")
+    how.add_argument(
+        "--jobs", type=positive(int), default=1, metavar="N", help="segments at a time"
+    )
     how.add_argument("--no-video", action="store_true", help="write the log and the report only")
+    how.add_argument(
+        "--truth",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also show what a perfect model would say, if the drive was rendered",
+    )
     how.add_argument("--namespace", metavar="NS", help="use this bus, for others to listen in")
+    compare_options(top)
     return top
 
 
+def compare_options(top: argparse.ArgumentParser) -> None:
+    """Options of the comparison."""
+    group = top.add_argument_group("what to compare with; differences give exit code 3")
+    group.add_argument(
+        "--against",
+        metavar="WHAT",
+        help="another artifact (.tnn), a log of the same drive, or log for the drive's own plans",
+    )
+    group.add_argument("--refs", type=Path, metavar="DIR", help="references to compare with")
+    group.add_argument("--update-refs", type=Path, metavar="DIR", help="write references there")
+    group.add_argument(
+        "--tolerance",
+        action="append",
+        default=[],
+        metavar="FIELD=T",
+        help="exact, ignore, 0.1, 5%% or 0.1+5%%; FIELD may be all; may be given several times",
+    )
+    group.add_argument("--junit", type=Path, metavar="FILE", help="write results as JUnit XML")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; gives the exit code: 0 done, 1 the replay broke off, 2 wrong input."""
+    """Run the command.
+
+    Gives the exit code: 0 done, 1 the replay broke off, 2 wrong input, 3 plans differ.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options = parser().parse_args(arguments)
+    top = parser()
+    options = top.parse_args(arguments)
+    try:
+        job = make_job(options, shlex.join(["drive-replay", *arguments]))
+    except ValueError as error:
+        top.error(f"--tolerance: {error}")
     # A job that is cancelled stops like one that is interrupted: log closed, daemon ended.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return run(options, arguments)
-    except (DriveError, ArtifactError, MessagingError) as error:
-        print(f"drive-replay: {error}", file=sys.stderr)
-        return 2
+        outcomes = run(options, job)
+        if options.junit:
+            write_junit(options.junit, outcomes)
     except OSError as error:
         print(f"drive-replay: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
-    except ReplayError as error:
+    except DriveError as error:
         print(f"drive-replay: {error}", file=sys.stderr)
-        return 2 if error.at_start else 1
+        return 2
     except KeyboardInterrupt:
         print(f"drive-replay: interrupted; the log so far is in {options.out}", file=sys.stderr)
         return 130
+    return exit_code(outcomes)
 
 
-def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
-    """Replay, draw, report."""
+def run(options: argparse.Namespace, job: Job) -> list[Outcome]:
+    """Replay what the path stands for and show it; several segments get a page above theirs."""
     overrides = Overrides(
         options.view, options.focal_length, options.center, options.rpy, options.height
     )
-    drive = open_drive(options.drive, overrides)
-    if drive.ticks is not None and options.start * RATE_HZ >= drive.ticks:
+    found = find_sources(options.drive)
+    if not found.several:
+        (source,) = found.sources
+        outcome = run_source(source, overrides, job, options.out, progress)
+        show(outcome)
+        return [outcome]
+    if job.against is not None and Path(job.against).is_file() and not is_artifact(job.against):
         raise DriveError(
-            f"{drive.path} lasts {drive.ticks / RATE_HZ:.1f} s: --start must be less than that."
+            f"{options.drive} has several segments, but --against {job.against} is one log. "
+            "Compare with an artifact, with log (each segment's own), or with --refs."
         )
-    model = describe_model(options.model)
-    settings = Settings(
-        start=round(options.start * RATE_HZ),
-        count=options.frames,
-        speed=options.speed,
-        realtime=options.realtime,
-    )
-    out: Path = options.out
-    segment = prepare(out, drive, model)
-    began = datetime.now(UTC)
-    result = replay_with_progress(drive, options, settings, segment)
-    records = read_records(result.log)
-    summary = summarize(records, result)
-    pictures = None
-    if records and not options.no_video:
-        with progress(len(records), "video") as bar:
-            pictures = render(
-                drive, records, out / VIDEO_NAME, model.name, model.warning, bar.update
-            )
-    notes = [*drive.notes, *([drive.problem] if drive.problem else []), *result.notes]
-    notes += result.restarts
-    report = Report(
-        title=drive.name,
-        summary=summary,
-        records=records,
-        stills=pictures.stills if pictures else (),
-        video=VIDEO_NAME if pictures else "",
-        warning=model.warning,
-        notes=notes + ([pictures.note] if pictures and pictures.note else []),
-        run=run_rows(drive, model, arguments),
-        when=[
-            ("begun", began.isoformat(" ", "seconds")),
-            ("replay", f"{summary.wall_s:.1f} s for {summary.drive_s:.1f} s of driving"),
-        ],
-    )
-    (out / REPORT_NAME).write_text(page(report), encoding="utf-8")
-    show(summary, notes, result, out, pictures)
-    return 0 if summary.answered else 1
+    if job.namespace is not None and options.jobs > 1:
+        raise DriveError("--namespace and --jobs do not go together: every replay needs a bus.")
+    began = time.monotonic()
+    with tqdm(total=len(found.sources), desc="segments", unit="segment") as bar:
 
+        def done(outcome: Outcome) -> None:
+            bar.update()
+            bar.write(line(outcome))
 
-def prepare(out: Path, drive: Drive, model: Model) -> Path:
-    """Make the folder for results, free of those of an earlier replay; gives the segment's."""
-    segment = out / f"{log_id(drive.name, model.sha256)}--0"
-    out.mkdir(parents=True, exist_ok=True)
-    old = [out / VIDEO_NAME, out / REPORT_NAME, out / DAEMON_LOG, segment / "rlog.zst"]
-    for file in (*old, *(out / "stills").glob("frame_*.png")):
-        file.unlink(missing_ok=True)
-    return segment
-
-
-def replay_with_progress(
-    drive: Drive, options: argparse.Namespace, settings: Settings, segment: Path
-) -> ReplayResult:
-    """Replay behind a progress bar on stderr."""
-    flags = [] if settings.realtime else ["--lockstep"]
-    if options.sampling:
-        flags += ["--sampling", options.sampling]
-
-    def command(namespace: str) -> list[str]:
-        return modeld_command(options.model, options.policy, namespace, flags)
-
-    total = drive.ticks
-    if total is not None:
-        total = max(total - settings.start, 0)
-        total = total if settings.count is None else min(total, settings.count)
-    bus = Bus(options.namespace) if options.namespace else None
-    with progress(total, "replay") as bar:
-        return replay(
-            drive,
-            command,
-            segment,
-            options.out / DAEMON_LOG,
-            settings,
-            bus,
-            on_frame=lambda _: bar.update(),
+        outcomes = run_sources(
+            found.sources, overrides, job, options.out, options.jobs, done
         )
+    wall = time.monotonic() - began
+    report = options.out / REPORT_NAME
+    report.parent.mkdir(parents=True, exist_ok=True)
+    text = overview_page(options.drive.name, outcomes, found.notes, job.command, wall)
+    report.write_text(text, encoding="utf-8")
+    print(verdict(outcomes))
+    for note in found.notes:
+        print(f"  note: {note}")
+    frames = sum(outcome.summary.frames for outcome in outcomes if outcome.summary)
+    stages = total_stages(outcomes)
+    print(f"  {'real-time factor':<36}{frames / RATE_HZ / wall:.2f}, whole job")
+    for name, value in stages.rows():
+        print(f"  {name:<36}{value}")
+    print(f"  {'bottleneck':<36}{stages.bottleneck}")
+    print(f"  {'report':<36}{report}")
+    return outcomes
+
+
+def line(outcome: Outcome) -> str:
+    """A segment in one line."""
+    said = outcome.error or " ".join(
+        [outcome.summary.verdict if outcome.summary else ""]
+        + [comparison.verdict for comparison in outcome.comparisons]
+    )
+    return f"{outcome.name}: {WORDS[outcome.code]}. {said}"
+
+
+def make_job(options: argparse.Namespace, command: str) -> Job:
+    """What the command line asks for. Raises ValueError for tolerances that are none."""
+    return Job(
+        model=options.model,
+        policy=options.policy,
+        settings=Settings(
+            start=round(options.start * RATE_HZ),
+            count=options.frames,
+            speed=options.speed,
+            realtime=options.realtime,
+        ),
+        command=command,
+        sampling=options.sampling,
+        namespace=options.namespace,
+        video=not options.no_video,
+        truth=options.truth,
+        against=options.against,
+        refs=options.refs,
+        update_refs=options.update_refs,
+        fields=tolerances(options.tolerance),
+    )
 
 
 def progress(total: int | None, what: str) -> Any:
@@ -258,49 +260,23 @@ def progress(total: int | None, what: str) -> Any:
     return tqdm(total=total, desc=what, unit="frame", mininterval=seconds)
 
 
-def run_rows(drive: Drive, model: Model, arguments: Sequence[str]) -> list[tuple[str, str]]:
-    """What was run, for the report."""
-    camera, calibration = drive.camera, drive.calibration
-    cx, cy = camera.center_px
-    picture = (
-        f"{camera.width} x {camera.height}, view {drive.view}, "
-        f"focal length {camera.focal_px:.1f} px, centre ({cx:.1f}, {cy:.1f})"
-    )
-    mounting = "not given"
-    if calibration is not None:
-        angles = ", ".join(f"{angle:.4f}" for angle in calibration.rpy_rad)
-        mounting = f"roll, pitch, yaw {angles} rad; {calibration.height_m:.2f} m above the road"
-    tools = [f"{name} {version(name)}" for name in ("numpy", "av", "pyzmq", "pycapnp")]
-    return [
-        ("model", model.name),
-        ("artifact", f"sha256 {model.sha256}"),
-        ("target", model.target),
-        ("drive", str(drive.path)),
-        ("camera", picture + ("; with a wide camera" if drive.wide_camera else "")),
-        ("mounting", mounting),
-        ("log", drive.log.name if drive.log else "none; inputs but the pictures are stand-ins"),
-        ("command", shlex.join(["drive-replay", *arguments])),
-        ("versions", ", ".join([product_version(), *tools, f"Python {sys.version.split()[0]}"])),
-    ]
-
-
-def show(
-    summary: Summary,
-    notes: Sequence[str],
-    result: ReplayResult,
-    out: Path,
-    pictures: Pictures | None,
-) -> None:
-    """Print the summary and where everything is."""
-    print(summary.verdict)
-    for name, value in summary_lines(summary):
+def show(outcome: Outcome) -> None:
+    """Print the summary and where everything is; an error goes to stderr."""
+    if outcome.error or outcome.summary is None:
+        print(f"drive-replay: {outcome.error}", file=sys.stderr)
+        return
+    print(outcome.summary.verdict)
+    for comparison in outcome.comparisons:
+        print(comparison.verdict)
+    for name, value in summary_lines(outcome.summary):
         print(f"  {name:<18}{value}")
-    for note in notes:
+    print(f"  {'bottleneck':<18}{outcome.stages.bottleneck}")
+    for comparison in outcome.comparisons:
+        for note in comparison.notes:
+            print(f"  note: {note}")
+    for note in outcome.notes:
         print(f"  note: {note}")
-    files = [("report", out / REPORT_NAME), ("log", result.log)]
-    if pictures:
-        files[1:1] = [("video", pictures.video), ("stills", out / "stills")]
-    for name, path in files:
+    for name, path in outcome.files:
         print(f"  {name:<18}{path}")
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,15 @@ class DriveFrame:
     wide: Picture | None
 
 
+@dataclass(frozen=True)
+class Shown:
+    """Which pictures (counted in their videos) are shown as which frame of the drive."""
+
+    index: int
+    narrow: int
+    wide: int | None
+
+
 @dataclass
 class Drive:
     """A drive that was found complete; nothing is decoded before frames() is called.
@@ -90,6 +99,8 @@ class Drive:
     calibration: as the sidecar or the command line has it; the log may hold another. None: unknown.
     calibration_given: the command line has it, so the log's is not to be used.
     problem: filled by frames() if a video breaks off.
+    shown: what a log says about the pictures, by ascending frames and pictures; None: they are
+    sampled by their times. label: a name that is not the path's.
     """
 
     path: Path
@@ -103,21 +114,30 @@ class Drive:
     log: Path | None = None
     notes: list[str] = field(default_factory=list)
     problem: str | None = None
+    shown: tuple[Shown, ...] | None = None
+    label: str = ""
 
     @property
     def name(self) -> str:
         """File or folder name without suffix."""
+        if self.label:
+            return self.label
         return self.path.stem if self.path.is_file() else self.path.name
 
     @property
     def ticks(self) -> int | None:
-        """Number of frames as far as the videos' headers tell, for a progress bar."""
+        """Number of frames as far as log or video headers tell, for a progress bar."""
+        if self.shown is not None:
+            return self.shown[-1].index + 1 if self.shown else 0
         seconds = [reader.seconds for reader in (self.video, self.wide_video) if reader]
         return round(min(seconds) * RATE_HZ) if all(seconds) else None
 
     def frames(self, start: int = 0, count: int | None = None) -> Iterator[DriveFrame]:
         """Frames from tick `start` on, at most `count`. The shorter video ends the drive."""
         self.problem = None
+        if self.shown is not None:
+            yield from islice(self._scheduled(self.shown, start), count)
+            return
         narrow = resample(self.video.pictures())
         stop = None if count is None else start + count
         if self.wide_video is None:
@@ -129,6 +149,35 @@ class Drive:
         yield from islice(frames, start, stop)
         readers = (self.video, self.wide_video)
         self.problem = next((r.problem for r in readers if r and r.problem), None)
+
+
+    def _scheduled(self, shown: Sequence[Shown], start: int) -> Iterator[DriveFrame]:
+        """Frames from `start` on, with the pictures that belong to them."""
+        todo = [entry for entry in shown if entry.index >= start]
+        done = 0
+        narrow = pick(self.video.pictures(), (entry.narrow for entry in todo))
+        wide: Iterator[Picture | None] = repeat(None)
+        if self.wide_video is not None:
+            numbers = (entry.wide for entry in todo if entry.wide is not None)
+            wide = pick(self.wide_video.pictures(), numbers)
+        for entry, main, extra in zip(todo, narrow, wide, strict=False):
+            done += 1
+            yield DriveFrame(entry.index, main, extra)
+        readers = (self.video, self.wide_video)
+        self.problem = next((r.problem for r in readers if r and r.problem), None)
+        if self.problem is None and done < len(todo):
+            self.problem = (
+                f"A video ends early: the log speaks of {len(todo)} frames, {done} are there."
+            )
+
+
+def pick(pictures: Iterator[Picture], numbers: Iterable[int]) -> Iterator[Picture]:
+    """The pictures with these ascending numbers, until the video ends."""
+    for number in numbers:
+        picture = next((one for one in pictures if one.index == number), None)
+        if picture is None:
+            return
+        yield picture
 
 
 def resample(pictures: Iterator[Picture]) -> Iterator[Picture]:
@@ -166,7 +215,7 @@ def _open_file(path: Path, overrides: Overrides) -> Drive:
             "pictures already are the model's view, else --focal-length PIXELS, "
             "--center X,Y and, for plans that count as valid, --rpy ROLL,PITCH,YAW."
         )
-    return _assemble(path, video, overrides, camera=None, calibration=None)
+    return assemble(path, video, overrides, camera=None, calibration=None)
 
 
 def _open_folder(path: Path, overrides: Overrides) -> Drive:
@@ -179,23 +228,26 @@ def _open_folder(path: Path, overrides: Overrides) -> Drive:
     if overrides.view is None:
         overrides = replace(overrides, view=sidecar.view)
     video = open_video(path / sidecar.video)
-    drive = _assemble(path, video, overrides, sidecar.camera, sidecar.calibration)
+    drive = assemble(path, video, overrides, sidecar.camera, sidecar.calibration)
     drive.log = log
     if wide_video is not None and sidecar.wide_camera is not None:
         drive.wide_video = wide_video
-        drive.wide_camera = _camera(wide_video, *sidecar.wide_camera)
+        drive.wide_camera = pinhole(wide_video, *sidecar.wide_camera)
         drive.notes += wide_video.notes
     return drive
 
 
-def _assemble(
+def assemble(
     path: Path,
     video: VideoReader,
     overrides: Overrides,
     camera: tuple[float, tuple[float, float]] | None,
     calibration: Calibration | None,
 ) -> Drive:
-    """Put together what the sidecar and the command line say; the latter wins."""
+    """A drive by what is known of its camera and what the command line says; the latter wins.
+
+    Raises DriveError if that is not enough.
+    """
     view = overrides.view or "camera"
     if view in VIEWS:
         return _model_view(path, video, view, overrides)
@@ -214,7 +266,7 @@ def _assemble(
     elif calibration is not None and height is not None:
         calibration = replace(calibration, height_m=height)
     given = overrides.rpy_rad is not None
-    drive_camera = _camera(video, focal, center)
+    drive_camera = pinhole(video, focal, center)
     return Drive(
         path,
         view,
@@ -236,7 +288,7 @@ def _model_view(path: Path, video: VideoReader, view: str, overrides: Overrides)
         )
     focal, (cx, cy) = VIEWS[view]
     scale = video.width / VIEW_WIDTH
-    camera = _camera(video, focal * scale, (cx * scale, cy * scale))
+    camera = pinhole(video, focal * scale, (cx * scale, cy * scale))
     height = DEFAULT_HEIGHT_M if overrides.height_m is None else overrides.height_m
     calibration = Calibration((0.0, 0.0, 0.0), height)
     notes = list(video.notes)
@@ -256,7 +308,8 @@ def _model_view(path: Path, video: VideoReader, view: str, overrides: Overrides)
     )
 
 
-def _camera(video: VideoReader, focal: float, center: tuple[float, float]) -> Camera:
+def pinhole(video: VideoReader, focal: float, center: tuple[float, float]) -> Camera:
+    """The camera of a video; focal length and centre in its pixels."""
     return Camera(video.width, video.height, focal, center)
 
 

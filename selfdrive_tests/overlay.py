@@ -35,6 +35,10 @@ NOT_VALID_COLOR: RGB = (150, 158, 168)
 LANE_COLOR: RGB = (255, 255, 255)
 EDGE_COLOR: RGB = (255, 107, 74)
 LEAD_COLOR: RGB = (255, 196, 61)
+# Another plan of the same frame, for comparison, is drawn in these.
+OTHER_PATH_COLOR: RGB = (190, 92, 250)
+OTHER_LINE_COLOR: RGB = (226, 178, 255)
+OTHER_EDGE_COLOR: RGB = (255, 92, 188)
 PANEL_COLOR = (16, 20, 26, 170)
 TEXT_COLOR: RGB = (240, 244, 248)
 CONFIDENCE_COLORS: dict[str, RGB] = {
@@ -150,23 +154,46 @@ def draw(
     calibration: Calibration | None,
     panel: Panel,
     opacity: float = 1.0,
+    other: Plan | None = None,
 ) -> np.ndarray:
     """A plan drawn on the picture, (height, width, 3) uint8 RGB, as a new array.
 
     camera: of this picture, with its size. calibration: None is drawn as if mounted straight.
     plan: None, for a frame without an answer, leaves just the panel. opacity: of the plan, 0 to 1.
+    other: a plan to compare with, drawn below in its own colours.
     """
     image = Image.fromarray(picture)
+    mounting = calibration or Calibration((0.0, 0.0, 0.0))
+    if other is not None:
+        _paste(image, _plan_layer(other, camera, mounting, OTHER), opacity)
     if plan is not None:
-        mounting = calibration or Calibration((0.0, 0.0, 0.0))
-        layer = _plan_layer(plan, camera, mounting)
-        image.paste(layer, mask=layer.getchannel("A").point(lambda alpha: alpha * opacity))
+        _paste(image, _plan_layer(plan, camera, mounting), opacity)
         _write_distances(image, plan, Projection(camera, mounting.rpy_rad), mounting.height_m)
     _draw_panel(image, plan, panel)
     return np.asarray(image)
 
 
-def _plan_layer(plan: Plan, camera: Camera, mounting: Calibration) -> Image.Image:
+def _paste(image: Image.Image, layer: Image.Image, opacity: float) -> None:
+    image.paste(layer, mask=layer.getchannel("A").point(lambda alpha: alpha * opacity))
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Colours of a plan."""
+
+    path: RGB
+    lane: RGB
+    edge: RGB
+    not_valid: RGB = NOT_VALID_COLOR
+
+
+OWN = Palette(PATH_COLOR, LANE_COLOR, EDGE_COLOR)
+OTHER = Palette(OTHER_PATH_COLOR, OTHER_LINE_COLOR, OTHER_EDGE_COLOR, OTHER_PATH_COLOR)
+
+
+def _plan_layer(
+    plan: Plan, camera: Camera, mounting: Calibration, palette: Palette = OWN
+) -> Image.Image:
     """Everything that lies on the road, on a transparent picture of the camera's size."""
     size = (camera.width * SUPERSAMPLING, camera.height * SUPERSAMPLING)
     layer = Image.new("RGBA", size)
@@ -175,13 +202,13 @@ def _plan_layer(plan: Plan, camera: Camera, mounting: Calibration) -> Image.Imag
 
     # The plan is at the height of the device; the road lies below it.
     path = plan.position + np.array([0.0, 0.0, mounting.height_m])
-    color = PATH_COLOR if plan.valid else NOT_VALID_COLOR
+    color = palette.path if plan.valid else palette.not_valid
     _fill_ribbon(canvas, project, path, PATH_HALF_WIDTH_M, color, 150, 40)
     for line, probability in zip(plan.lane_lines, plan.lane_probabilities, strict=False):
         alpha = _alpha(probability)
-        _fill_ribbon(canvas, project, line, LINE_HALF_WIDTH_M, LANE_COLOR, alpha, alpha)
+        _fill_ribbon(canvas, project, line, LINE_HALF_WIDTH_M, palette.lane, alpha, alpha)
     for edge in plan.road_edges:
-        _fill_ribbon(canvas, project, edge, LINE_HALF_WIDTH_M, EDGE_COLOR, 190, 190)
+        _fill_ribbon(canvas, project, edge, LINE_HALF_WIDTH_M, palette.edge, 190, 190)
     for lead in visible_leads(plan):
         (chevron,) = project.polygons(_chevron(lead, mounting.height_m)[None])
         _fill(canvas, chevron, LEAD_COLOR, _alpha(lead.probability))
@@ -290,8 +317,8 @@ def panel_rows(plan: Plan | None, panel: Panel) -> list[tuple[str, str]]:
         rows += [
             ("curvature", f"{plan.curvature:+.4f} 1/m"),
             ("acceleration", f"{plan.acceleration:+.2f} m/s²"),
-            ("confidence", plan.confidence),
         ]
+        rows += [("confidence", plan.confidence)] if plan.confidence else []
     return rows
 
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from selfdrive_tests.ahead import read_ahead
+from selfdrive_tests.compare import BadMoment
 from selfdrive_tests.drives import RATE_HZ, Camera, Drive
 from selfdrive_tests.overlay import Panel, draw
-from selfdrive_tests.plans import FrameRecord
+from selfdrive_tests.plans import FrameRecord, Plan
 from selfdrive_tests.report import Still
 from selfdrive_tests.video import VideoWriter, save_still
 
 # Small pictures are enlarged so that lines and text can be seen, large ones reduced.
 MIN_WIDTH, MAX_WIDTH = 768, 1280
 STILLS = 6
+TRUTH_NAME = "truth of the rendered road"
 
 # Plans that mean nothing are drawn faintly: they cross the whole picture.
 FAINT = 0.35
+# Two plans in one picture: each must be seen through the other.
+BOTH = 0.7
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,37 @@ def still_numbers(count: int) -> set[int]:
     return {(2 * i + 1) * count // (2 * STILLS) for i in range(STILLS)} if count else set()
 
 
+def moment_stills(
+    drive: Drive,
+    records: Sequence[FrameRecord],
+    moments: Sequence[BadMoment],
+    others: Mapping[int, Plan],
+    model: str,
+) -> dict[int, Still]:
+    """One picture per moment, by frame id: the plan, and the other plan of the same frame.
+
+    others: by frame id. The drive is decoded up to the last moment.
+    """
+    wanted = {moment.frame_id for moment in moments}
+    if not wanted:
+        return {}
+    by_id = {record.frame_id: record for record in records}
+    width, height = picture_size(drive.camera)
+    camera = drive.camera.scaled(width, height)
+    stills = {}
+    first = min(wanted)
+    for frame in drive.frames(first, max(wanted) + 1 - first):
+        if frame.index in wanted:
+            record = by_id[frame.index]
+            seconds = frame.index / RATE_HZ
+            panel = Panel(frame.index, seconds, record.speed, model)
+            mounting = record.calibration or drive.calibration
+            rgb, other = frame.narrow.rgb(width, height), others.get(frame.index)
+            drawn = draw(rgb, record.plan, camera, mounting, panel, BOTH, other)
+            stills[frame.index] = Still(drawn, f"frame {frame.index}, {seconds:.2f} s")
+    return stills
+
+
 def render(
     drive: Drive,
     records: Sequence[FrameRecord],
@@ -47,10 +83,12 @@ def render(
     model: str,
     warning: str,
     on_frame: Callable[[int], object] = lambda _: None,
+    truth: Mapping[int, Plan] | None = None,
 ) -> Pictures:
     """Draw every replayed frame. The folder `stills` beside the video gets PNG files.
 
     records: consecutive frames. on_frame(1) is called after each.
+    truth: frame id -> the true plan; with it every still is followed by one that shows it.
     """
     width, height = picture_size(drive.camera)
     camera = drive.camera.scaled(width, height)
@@ -59,7 +97,7 @@ def render(
     folder = video.parent / "stills"
     folder.mkdir(exist_ok=True)
     with VideoWriter(video, width, height, RATE_HZ) as writer:
-        frames = drive.frames(records[0].frame_id, len(records))
+        frames = read_ahead(drive.frames(records[0].frame_id, len(records)))
         for number, (frame, record) in enumerate(zip(frames, records, strict=True)):
             seconds = record.frame_id / RATE_HZ
             panel = Panel(record.frame_id, seconds, record.speed, model, warning)
@@ -69,6 +107,13 @@ def render(
             writer.write(drawn)
             if number in wanted:
                 save_still(folder / f"frame_{record.frame_id:06d}.png", drawn)
-                stills.append(Still(drawn, f"frame {record.frame_id}, {seconds:.2f} s"))
+                caption = f"frame {record.frame_id}, {seconds:.2f} s"
+                stills.append(Still(drawn, caption))
+                perfect = (truth or {}).get(record.frame_id)
+                if perfect is not None:
+                    panel = Panel(record.frame_id, seconds, record.speed, TRUTH_NAME)
+                    drawn = draw(rgb, perfect, camera, mounting, panel)
+                    save_still(folder / f"frame_{record.frame_id:06d}_truth.png", drawn)
+                    stills.append(Still(drawn, f"{caption}: {TRUTH_NAME}"))
             on_frame(1)
     return Pictures(video, stills, writer.note)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,9 @@ class Lead:
 class Plan:
     """One modelV2 message. Positions are in the calibrated frame: x forward, y right, z down.
 
-    position: (N, 3) metres, at the height of the device. lane_lines: 4 of (N, 3), far left first;
-    road_edges: 2 of (N, 3); both with their own z. curvature: 1/m. acceleration: m/s2.
+    position: (N, 3) metres, at the height of the device; times: (N,) s from now, its own.
+    lane_lines: 4 of (N, 3), far left first; road_edges: 2 of (N, 3); both with their own z.
+    curvature: 1/m, positive to the right. acceleration: m/s2.
     """
 
     frame_id: int
@@ -41,6 +43,29 @@ class Plan:
     acceleration: float
     should_stop: bool
     confidence: str
+    times: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    def lateral_at(self, seconds: float) -> float:
+        """Where the path is so many seconds from now, metres to the right; NaN if unknown."""
+        return interpolated(seconds, self.times, self.position[:, 1])
+
+    def forward_at(self, seconds: float) -> float:
+        """How far ahead the path is so many seconds from now, metres; NaN if unknown."""
+        return interpolated(seconds, self.times, self.position[:, 0])
+
+    def line_at(self, number: int, metres: float) -> float:
+        """Lateral place of a lane line so many metres ahead, metres to the right, or NaN."""
+        if number >= len(self.lane_lines):
+            return math.nan
+        line = self.lane_lines[number]
+        return interpolated(metres, line[:, 0], line[:, 1])
+
+
+def interpolated(at: float, x: np.ndarray, y: np.ndarray) -> float:
+    """y at a place between the first and the last x, which ascend; NaN outside or if x is empty."""
+    if len(x) != len(y) or not len(x) or not x[0] <= at <= x[-1]:
+        return math.nan
+    return float(np.interp(at, x, y))
 
 
 @dataclass(frozen=True)
@@ -78,6 +103,7 @@ def plan_from_event(event: Any) -> Plan:
         acceleration=model.action.desiredAcceleration,
         should_stop=model.action.shouldStop,
         confidence=str(model.confidence),
+        times=np.array(model.position.t, np.float64),
     )
 
 

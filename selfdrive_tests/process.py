@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 STOP_SECONDS = 5.0
+GUARD = Path(__file__).with_name("guard.py")
 
 
 def modeld_command(
@@ -24,7 +25,7 @@ class DaemonProcess:
     """One daemon at a time; its output is appended to a file.
 
     The daemon gets a session of its own, so that Ctrl-C reaches the replay alone, which then stops
-    the daemon in good order.
+    the daemon in good order. If the replay itself is killed, the daemon is too (on Linux).
     """
 
     def __init__(self, command: Sequence[str], output: Path) -> None:
@@ -44,7 +45,7 @@ class DaemonProcess:
         with self.output.open("ab") as file:
             self._offset = file.tell()
             self._process = subprocess.Popen(
-                self.command,
+                [sys.executable, "-I", str(GUARD), str(os.getpid()), *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,

@@ -12,18 +12,20 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from messaging import Bus, Stream, new_message
+from selfdrive_tests.ahead import read_ahead
 from selfdrive_tests.drives import TICK_NS, Drive, DriveFrame
 from selfdrive_tests.inputs import Clock, Inputs, logged_messages
 from selfdrive_tests.link import OUTPUTS, Answer, Link
 from selfdrive_tests.process import DaemonProcess
 from selfdrive_tests.recorder import Recorder
+from selfdrive_tests.stages import Stages
 
 # Start of frame 0 in lock-step; late enough for logged messages to lie before it.
 EPOCH_NS = 1_000_000_000_000
@@ -55,6 +57,7 @@ class ReplayResult:
     frames: number published. lost: ids of frames that no plan came for.
     restarts: one sentence for each. notes: what was made up or wrong about the inputs.
     wall_s: seconds from the first frame to the last answer, waits for restarts included.
+    stages: seconds of wall_s by stage, and of the daemon's start.
     """
 
     log: Path
@@ -63,6 +66,7 @@ class ReplayResult:
     restarts: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     wall_s: float = 0.0
+    stages: Stages = field(default_factory=Stages)
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,8 @@ class _Session:
     def run(self, on_frame: Callable[[int], None]) -> None:
         messages, self.result.notes = logged_messages(self.drive)
         try:
-            self.start_daemon()
+            with self.result.stages.measure("start"):
+                self.start_daemon()
         except DaemonDiedError as death:
             words = self.process.last_words()
             raise ReplayError(words or f"The daemon {death} at once.", at_start=True) from None
@@ -144,12 +149,13 @@ class _Session:
             self.clock = Clock(began - self.settings.start * TICK_NS)
         inputs = Inputs(messages, self.drive.calibration, self.settings.speed, self.clock)
         self.result.notes += inputs.notes
-        for frame in self.drive.frames(self.settings.start, self.settings.count):
-            if self.settings.realtime:
-                self.realtime_step(frame, inputs)
-            else:
-                self.lockstep_step(frame, inputs)
-            on_frame(frame.index)
+        with closing(self.frames()) as frames:
+            for frame in frames:
+                if self.settings.realtime:
+                    self.realtime_step(frame, inputs)
+                else:
+                    self.lockstep_step(frame, inputs)
+                on_frame(frame.index)
         try:
             if self.settings.realtime:
                 self.listen_to_the_end()
@@ -158,22 +164,37 @@ class _Session:
         self.result.lost = [index for index, missing in self.open.items() if "modelV2" in missing]
         self.result.wall_s = (time.monotonic_ns() - began) / 1e9
 
+    def frames(self) -> Generator[DriveFrame]:
+        """The drive's frames, decoded ahead; what had to be waited for is the stage "decode"."""
+        frames = read_ahead(self.drive.frames(self.settings.start, self.settings.count))
+        with closing(frames):
+            while True:
+                with self.result.stages.measure("decode"):
+                    frame = next(frames, None)
+                if frame is None:
+                    return
+                yield frame
+
     def lockstep_step(self, frame: DriveFrame, inputs: Inputs) -> None:
         """Publish a frame and wait for its answers; a daemon that dies over it is replaced."""
-        self.publish(frame, inputs)
+        with self.result.stages.measure("publish"):
+            self.publish(frame, inputs)
         try:
-            self.await_answers(frame.index)
+            with self.result.stages.measure("daemon"):
+                self.await_answers(frame.index)
         except DaemonDiedError as death:
             self.restart_daemon(frame.index, str(death))
 
     def realtime_step(self, frame: DriveFrame, inputs: Inputs) -> None:
         """Publish a frame when its time has come, whatever the daemon does."""
         try:
-            self.listen_until(self.clock.start_of_frame(frame.index))
+            with self.result.stages.measure("daemon"):
+                self.listen_until(self.clock.start_of_frame(frame.index))
         except DaemonDiedError as death:
             self.restart_daemon(frame.index, str(death))
         self.link.welcome()
-        self.publish(frame, inputs)
+        with self.result.stages.measure("publish"):
+            self.publish(frame, inputs)
 
     def start_daemon(self) -> None:
         """Start the daemon and wait until it hears everything and is heard.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
@@ -18,15 +18,26 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from selfdrive_tests.compare import (
+    EXACT,
+    LINE_PLACE_M,
+    BadMoment,
+    Comparison,
+    Difference,
+    value_text,
+    worst_moments,
+)
 from selfdrive_tests.drives import RATE_HZ
 from selfdrive_tests.overlay import LEAD_MIN_PROBABILITY
-from selfdrive_tests.plans import FrameRecord
+from selfdrive_tests.plans import FrameRecord, Plan
 from selfdrive_tests.results import Summary
 
 BUDGET_MS = 1000.0 / RATE_HZ
 
 INK, MUTED, GRID = "#1c2430", "#667080", "#e3e7ec"
 BLUE, TEAL, ORANGE, RED = "#2563b8", "#12907a", "#d9822b", "#c0392b"
+TRUTH_COLOR, TRUTH_LABEL = "#c6ccd4", "true road"
+OTHER_COLOR, OTHER_LABEL = "#cf9df2", "compared with"
 LANE_COLORS = ("#9bb8dd", BLUE, TEAL, "#8fcfc0")
 
 PLOT_STYLE = {
@@ -56,11 +67,24 @@ class Still:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """A comparison with all that is shown of it.
+
+    others: the other side's plans by frame id. stills: of the worst moments, by frame id.
+    """
+
+    result: Comparison
+    others: Mapping[int, Plan]
+    stills: Mapping[int, Still] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Report:
     """All that the page shows.
 
     video: file name beside the page, "" for none. notes: sentences about the drive and the run.
     run: what was run, names and values. when: names and values that hold times.
+    truth: frame id -> what a perfect model would say, for rendered drives.
     """
 
     title: str
@@ -72,6 +96,8 @@ class Report:
     notes: Sequence[str] = ()
     run: Sequence[tuple[str, str]] = ()
     when: Sequence[tuple[str, str]] = ()
+    truth: Mapping[int, Plan] = field(default_factory=dict)
+    compared: Sequence[Compared] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +108,7 @@ class Series:
     color: str = BLUE
     label: str = ""
     dots: bool = False
+    width: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,10 +132,11 @@ def page(report: Report) -> str:
     """The whole page."""
     parts = [
         _header(report),
+        *(_comparison(compared) for compared in report.compared),
         _times(report),
         _pictures(report),
-        _section("Plots", _plots(report.records)),
-        _section("What was run", _table(report.run)),
+        section("Plots", _plots(report)),
+        section("What was run", table(report.run)),
     ]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -121,31 +149,31 @@ def page(report: Report) -> str:
 def _header(report: Report) -> str:
     summary = report.summary
     mood = "good" if summary.good else "bad"
-    tiles = [
+    numbers = [
         ("frames", f"{summary.frames:,}"),
         ("dropped", f"{summary.dropped:,}"),
         ("plans not valid", f"{summary.answered - summary.valid:,}"),
         ("daemon restarts", f"{summary.restarts:,}"),
     ]
     warning = f'<p class="warning">{escape(report.warning)}</p>\n' if report.warning else ""
-    notes = "".join(f"<li>{escape(note)}</li>\n" for note in report.notes)
     return (
         f'<header>\n<p class="kind">Drive replay</p>\n<h1>{escape(report.title)}</h1>\n'
         f'<p class="verdict {mood}">{escape(summary.verdict)}</p>\n{warning}</header>\n'
-        f"{_tiles(tiles)}" + (f'<ul class="notes">\n{notes}</ul>\n' if notes else "")
+        f"{tiles(numbers)}{notes_list(report.notes)}"
     )
 
 
 def _times(report: Report) -> str:
     summary = report.summary
-    tiles = [("real-time factor", f"{summary.realtime_factor:.2f}")]
+    numbers = [("real-time factor", f"{summary.realtime_factor:.2f}")]
     if summary.median_ms is not None and summary.p99_ms is not None:
-        tiles = [
+        numbers = [
             ("model time, median", f"{summary.median_ms:.1f} ms"),
             ("model time, 99th percentile", f"{summary.p99_ms:.1f} ms"),
-            *tiles,
+            *numbers,
         ]
-    milliseconds = _values(report.records, "execution_s") * 1e3
+    plans = [record.plan for record in report.records]
+    milliseconds = plan_values(plans, lambda plan: plan.execution_s * 1e3)
     plot = Plot(
         f"Model time per frame; the dashed line is the {BUDGET_MS:.0f} ms between two frames",
         "ms",
@@ -154,8 +182,8 @@ def _times(report: Report) -> str:
         level=BUDGET_MS,
     )
     figure = f'<div class="wide">{_figure(plot, report.records, wide=True)}</div>\n'
-    body = _tiles(tiles) + figure + _table(report.when)
-    return f"<!-- times: begin -->\n{_section('Times', body)}<!-- times: end -->\n"
+    body = tiles(numbers) + figure + table(report.when)
+    return f"<!-- times: begin -->\n{section('Times', body)}<!-- times: end -->\n"
 
 
 def _pictures(report: Report) -> str:
@@ -174,65 +202,171 @@ def _pictures(report: Report) -> str:
             f'<p>The whole drive: <a href="{name}">{name}</a>, in the folder of this page.</p>\n'
         )
     body = f'{video}<div class="stills">\n{figures}</div>\n'
-    return _section("Pictures", LEGEND + body)
+    return section("Pictures", LEGEND + body)
 
 
-def _plots(records: Sequence[FrameRecord]) -> str:
-    figures = "".join(_figure(plot, records) for plot in plots(records))
+def _comparison(compared: Compared) -> str:
+    """What differs, the worst moments with their pictures, and the table of fields."""
+    result = compared.result
+    mood = "good" if result.passed else "bad"
+    moments = "".join(
+        _moment(moment, compared.stills.get(moment.frame_id))
+        for moment in worst_moments(result.bad)
+    )
+    body = f'<p class="verdict {mood}">{escape(result.verdict)}</p>\n'
+    body += notes_list(result.notes)
+    body += _field_table(result)
+    if moments:
+        body += f'<h3>Worst moments</h3>\n{OTHER_LEGEND}<div class="stills">\n{moments}</div>\n'
+    return section(f"Compared with {result.against}", body)
+
+
+def _moment(moment: BadMoment, still: Still | None) -> str:
+    caption = f"frame {moment.frame_id}, {moment.frame_id / RATE_HZ:.2f} s"
+    image = f'<img src="{_data_uri(still.rgb)}" alt="{escape(caption)}">' if still else ""
+    lines = "".join(f"<br>{escape(difference_text(one))}" for one in moment.differences[:4])
+    more = len(moment.differences) - 4
+    lines += f"<br>and {more} more" if more > 0 else ""
+    return f"<figure>{image}<figcaption><b>{caption}</b>{lines}</figcaption></figure>\n"
+
+
+def difference_text(one: Difference) -> str:
+    """A difference in words: here and there, and what is allowed."""
+    unit = one.field.unit
+    here, there = value_text(one.here, unit), value_text(one.there, unit)
+    return f"{one.field.name}: {here} here, {there} there; tolerance {one.field.tolerance}"
+
+
+def _field_table(result: Comparison) -> str:
+    head = "".join(
+        f"<th>{name}</th>" for name in ("field", "tolerance", "differs in", "largest difference")
+    )
+    rows = ""
+    for row in result.fields:
+        item = row.field
+        worst = "none"
+        if row.worst_frame is not None:
+            size = "not equal" if np.isinf(row.worst) else f"{row.worst:.3g} {item.unit}"
+            worst = f"{size.rstrip()} at frame {row.worst_frame}"
+        mark = ' class="differs"' if row.differing else ""
+        unit = "" if item.tolerance == EXACT else item.unit
+        tolerance = f"{item.tolerance} {unit}".rstrip()
+        cells = (item.name, tolerance, f"{row.differing} of {row.compared}", worst)
+        rows += f"<tr{mark}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>\n"
+    whole = f'<table class="fields">\n<tr>{head}</tr>\n{rows}</table>\n'
+    return f'<div class="scrolls">{whole}</div>\n'
+
+
+def _plots(report: Report) -> str:
+    others = report.compared[0] if report.compared else None
+    drawn = plots(report.records, report.truth, others.others if others else None)
+    figures = "".join(_figure(plot, report.records) for plot in drawn)
     return f'<div class="plots">\n{figures}</div>\n'
 
 
-def plots(records: Sequence[FrameRecord]) -> list[Plot]:
-    """Every plot but that of the model time."""
+@dataclass(frozen=True)
+class _Lines:
+    """Makes the lines of a plot: the model's, and behind it the truth's and the other side's."""
+
+    records: Sequence[FrameRecord]
+    truth: Mapping[int, Plan]
+    other: Mapping[int, Plan]
+
+    def of(
+        self,
+        number: Callable[[Plan], float],
+        color: str,
+        name: str = "",
+        dots: bool = False,
+        named: bool = True,
+    ) -> list[Series]:
+        """name: of the model's line. named: whether the legend names the lines behind it."""
+        series = []
+        for plans, shade, label, width in (
+            (self.truth, TRUTH_COLOR, TRUTH_LABEL, 4.0),
+            (self.other, OTHER_COLOR, OTHER_LABEL, 2.4),
+        ):
+            if plans:
+                values = plan_values([plans.get(one.frame_id) for one in self.records], number)
+                series.append(Series(values, shade, label if named else "", width=width))
+        own = name or ("here" if self.other else "model" if self.truth else "")
+        values = plan_values([record.plan for record in self.records], number)
+        return [*series, Series(values, color, own, dots)]
+
+
+def plots(
+    records: Sequence[FrameRecord],
+    truth: Mapping[int, Plan] | None = None,
+    other: Mapping[int, Plan] | None = None,
+) -> list[Plot]:
+    """Every plot but that of the model time.
+
+    truth and other: plans by frame id, the true ones and those that were compared with; their
+    lines lie behind the model's.
+    """
+    models = [record.plan for record in records]
     lanes = _rows(records, "lane_probabilities", 4)
     names = ("far left", "left", "right", "far right")
     lost = [record.frame_id / RATE_HZ for record in records if record.plan is None]
-    lead = np.full((len(records), 2), np.nan)
-    for i, record in enumerate(records):
-        if record.plan is not None and record.plan.leads:
-            first = record.plan.leads[0]
-            lead[i] = first.probability, first.x
-    seen = np.where(lead[:, 0] >= LEAD_MIN_PROBABILITY, lead[:, 1], np.nan)
     speed = np.array([record.speed for record in records], np.float64)
+    draw = _Lines(records, truth or {}, other or {}).of
     return [
         Plot(
             "Desired curvature, positive to the right",
             "1/m",
-            [Series(_values(records, "curvature"))],
+            draw(lambda plan: plan.curvature, BLUE),
             span=0.01,
         ),
-        Plot("Desired acceleration", "m/s²", [Series(_values(records, "acceleration"), TEAL)]),
+        Plot("Desired acceleration", "m/s²", draw(lambda plan: plan.acceleration, TEAL)),
         Plot(
             "Lane line probabilities",
             "0 to 1",
             [Series(lanes[:, i], LANE_COLORS[i], names[i]) for i in range(4)],
             limits=(-0.02, 1.02),
         ),
-        Plot("Lead: probability", "0 to 1", [Series(lead[:, 0], ORANGE)], limits=(-0.02, 1.02)),
+        Plot(
+            f"Own lane's lines {LINE_PLACE_M:.0f} m ahead, positive to the right",
+            "m",
+            [
+                *draw(lambda plan: plan.line_at(1, LINE_PLACE_M), BLUE, "left"),
+                *draw(lambda plan: plan.line_at(2, LINE_PLACE_M), TEAL, "right", named=False),
+            ],
+            span=8.0,
+        ),
+        Plot(
+            "Lead: probability",
+            "0 to 1",
+            draw(lambda plan: plan.leads[0].probability if plan.leads else np.nan, ORANGE),
+            limits=(-0.02, 1.02),
+        ),
         Plot(
             f"Lead: distance, where its probability is {LEAD_MIN_PROBABILITY:.0%} or more",
             "m",
-            [Series(seen, ORANGE, dots=True)],
+            draw(seen_distance, ORANGE, dots=True),
             limits=(0, None),
             span=50.0,
         ),
         Plot("Speed of the car", "m/s", [Series(speed, INK)], limits=(0, None), span=10.0),
         Plot(
-            "Frame drops as the daemon counts them; red: frames without a plan",
+            "Frame drops; red: frames without a plan",
             "%",
-            [Series(_values(records, "drop_percent"), RED)],
+            [Series(plan_values(models, lambda plan: plan.drop_percent), RED)],
             limits=(0, None),
             marks=lost,
         ),
     ]
 
 
-def _values(records: Sequence[FrameRecord], name: str) -> np.ndarray:
+def plan_values(plans: Sequence[Plan | None], number: Callable[[Plan], float]) -> np.ndarray:
     """A number of every plan, (frames,); NaN where there is no plan."""
-    return np.array(
-        [np.nan if record.plan is None else getattr(record.plan, name) for record in records],
-        np.float64,
-    )
+    return np.array([np.nan if plan is None else number(plan) for plan in plans], np.float64)
+
+
+def seen_distance(plan: Plan) -> float:
+    """Metres to the first lead, NaN if there is none that is probable."""
+    if not plan.leads or not plan.leads[0].probability >= LEAD_MIN_PROBABILITY:
+        return np.nan
+    return plan.leads[0].x
 
 
 def _rows(records: Sequence[FrameRecord], name: str, width: int) -> np.ndarray:
@@ -259,6 +393,8 @@ def svg(plot: Plot, records: Sequence[FrameRecord], wide: bool = False) -> str:
             (line,) = axes.plot(seconds, series.values, color=series.color, label=series.label)
             if series.dots:
                 line.set(marker=".", markersize=2, linewidth=0.5)
+            if series.width:
+                line.set(linewidth=series.width)
         for mark in plot.marks:
             axes.axvline(mark, color=RED, linewidth=0.8)
         if plot.level is not None:
@@ -301,18 +437,27 @@ def _data_uri(rgb: np.ndarray) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
 
 
-def _section(title: str, body: str) -> str:
+def notes_list(notes: Sequence[str]) -> str:
+    """Sentences as a list, "" for none."""
+    items = "".join(f"<li>{escape(note)}</li>\n" for note in notes)
+    return f'<ul class="notes">\n{items}</ul>\n' if items else ""
+
+
+def section(title: str, body: str) -> str:
+    """A part of the page under a heading; body is HTML."""
     return f"<section>\n<h2>{escape(title)}</h2>\n{body}</section>\n"
 
 
-def _tiles(tiles: Sequence[tuple[str, str]]) -> str:
+def tiles(numbers: Sequence[tuple[str, str]]) -> str:
+    """Names and values as a row of boxes."""
     items = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>\n" for name, value in tiles
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>\n" for name, value in numbers
     )
     return f'<dl class="tiles">\n{items}</dl>\n'
 
 
-def _table(rows: Sequence[tuple[str, str]]) -> str:
+def table(rows: Sequence[tuple[str, str]]) -> str:
+    """Names and values as a table, "" for none."""
     if not rows:
         return ""
     lines = "".join(
@@ -328,11 +473,18 @@ LEGEND = (
     '<span style="color:#e0a51f">&#9632;</span> vehicle ahead</p>\n'
 )
 
+OTHER_LEGEND = (
+    '<p class="legend"><span style="color:#1f9d73">&#9632;</span> path here '
+    '<span style="color:#be5cfa">&#9632;</span> path there '
+    '<span style="color:#e2b2ff">&#9632;</span> lane lines there '
+    '<span style="color:#ff5cbc">&#9632;</span> road edges there</p>\n'
+)
+
 STYLE = """
 body { margin: 0; background: #f5f6f8; color: #1c2430; line-height: 1.45;
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 1020px; margin: 0 auto; padding: 28px 18px 60px; }
-h1 { font-size: 30px; line-height: 1.2; margin: 2px 0 10px; overflow-wrap: anywhere; }
+main { max-width: 1020px; margin: 0 auto; padding: 28px 18px 60px; overflow-wrap: anywhere; }
+h1 { font-size: 30px; line-height: 1.2; margin: 2px 0 10px; }
 h2 { font-size: 19px; margin: 0 0 14px; }
 .kind { margin: 0; color: #667080; font-size: 13px; letter-spacing: .08em;
   text-transform: uppercase; }
@@ -354,6 +506,15 @@ figcaption { font-size: 14px; color: #465060; margin-bottom: 4px; }
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr)); }
 .stills figure { padding: 0; overflow: hidden; }
 .stills figcaption { margin: 0; padding: 6px 10px; }
+.fields { font-variant-numeric: tabular-nums; }
+.fields th { width: auto; } .fields td { white-space: nowrap; overflow-wrap: normal; }
+.segment { background: #fff; border: 1px solid #e3e7ec; border-left: 5px solid; padding: 8px 14px;
+  border-radius: 8px; margin-bottom: 10px; font-size: 15px; }
+.segment p { margin: 2px 0 0; font-size: 14px; color: #465060; }
+.segment.good { border-left-color: #12907a; } .segment.bad { border-left-color: #c0392b; }
+.differs td { color: #a02a1e; background: #fdf1ef; }
+.scrolls { overflow-x: auto; margin: 12px 0; }
+h3 { font-size: 17px; margin: 22px 0 6px; }
 .wide { margin-bottom: 16px; }
 .wide figure { overflow-x: auto; }
 img, video, svg { display: block; width: 100%; height: auto; }
@@ -366,8 +527,7 @@ svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif
 table { width: 100%; border-collapse: collapse; background: #fff; border: 1px solid #e3e7ec;
   font-size: 14px; }
 th, td { text-align: left; vertical-align: top; padding: 7px 12px; border-top: 1px solid #e3e7ec; }
-th { width: 9em; font-weight: 500; color: #667080; }
-td { overflow-wrap: anywhere; }
+th { width: 15em; font-weight: 500; color: #667080; }
 @media (max-width: 480px) { h1 { font-size: 24px; } .tiles dd { font-size: 21px; }
   .tiles { grid-template-columns: 1fr 1fr; } th { width: 6.5em; } main { padding-top: 18px; } }
 """

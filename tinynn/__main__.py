@@ -1,7 +1,8 @@
-"""The `tinynn` command: compile, run, verify, inspect, bench and trust.
+"""The `tinynn` command: compile, run, verify, inspect, explain, diff, bench and trust.
 
 Results go to standard output, progress and errors to standard error. Exit status: 0 success, 1 the
-golden vectors differ, 2 an error, told in a sentence (with --traceback also where it arose).
+golden vectors or the compared artifacts differ, 2 an error, told in a sentence (with --traceback
+also where it arose).
 """
 from __future__ import annotations
 
@@ -18,10 +19,14 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from tinynn import explain
 from tinynn.runtime import Runner, load
-from tinynn.runtime.layout import MAGIC
+from tinynn.runtime.layout import MAGIC, ArtifactError
+from tinynn.runtime.manifest import Target
 from tinynn.runtime.reader import Reader, read
 from tinynn.runtime.trust import trust
+
+MEASURED_RUNS = 20  # of `explain --measure`; the median counts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,7 +72,11 @@ def compile_command(args: argparse.Namespace) -> int:
     artifact.save(args.output)
     print(f"{args.output}: {len(artifact.to_bytes()) / 1e6:.1f} MB for "
           f"{', '.join(target['target'] for target in artifact.manifest['targets'])}")
-    _debug_file(read(artifact.to_bytes()), args.debug)
+    reader = read(artifact.to_bytes())
+    _debug_file(reader, args.debug)
+    if args.graph:
+        target = reader.manifest.targets[0]
+        _save_graph(args.graph, _explain_target(reader, target, args.threads or 1))
     return 0
 
 
@@ -76,7 +85,9 @@ def run_command(args: argparse.Namespace) -> int:
         outputs = runner(load_arrays(args.inputs))
         save_arrays(args.outputs, outputs)
         print(f"{args.outputs}: {', '.join(outputs)}")
-        _debug_run(runner, args.debug)
+        _debug_run(runner, args.artifact, args.debug)
+        if args.graph:
+            _save_graph(args.graph, _explain_run(runner, args.artifact, runs=1))
     return 0
 
 
@@ -107,7 +118,7 @@ def verify_command(args: argparse.Namespace) -> int:
         for r in results:
             print(f"{r.seed:>4}  {r.error:>9.2e}  {r.tolerance:>9.2e}  "
                   f"{'ok' if r.passed else 'WRONG':<6}  {r.output}")
-        _debug_run(runner, args.debug)
+        _debug_run(runner, args.artifact, args.debug)
     if all(result.passed for result in results):
         print(f"golden vectors agree on {runner.target}")
         return 0
@@ -117,9 +128,7 @@ def verify_command(args: argparse.Namespace) -> int:
 
 
 def inspect_command(args: argparse.Namespace) -> int:
-    with args.file.open("rb") as file:
-        is_artifact = file.read(len(MAGIC)) == MAGIC
-    if is_artifact:
+    if _is_artifact(args.file):
         reader = read(args.file)
         size = args.file.stat().st_size
         print("\n".join(describe_artifact(reader.json, reader.sha256, size)))
@@ -130,6 +139,11 @@ def inspect_command(args: argparse.Namespace) -> int:
 
     print(describe(import_model(args.file, shapes=dict(args.shape) or None)))
     return 0
+
+
+def _is_artifact(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def describe_artifact(manifest: dict[str, Any], sha256: str, file_nbytes: int) -> list[str]:
@@ -167,9 +181,89 @@ def describe_artifact(manifest: dict[str, Any], sha256: str, file_nbytes: int) -
     return lines
 
 
+def explain_command(args: argparse.Namespace) -> int:
+    explanation = _explain_file(args) if _is_artifact(args.file) else _explain_model(args)
+    if args.json:
+        print(json.dumps(explain.as_data(explanation)))
+    else:
+        print("\n".join(explain.table(explanation)))
+    if args.graph:
+        _save_graph(args.graph, explanation)
+    return 0
+
+
+def _explain_file(args: argparse.Namespace) -> explain.Explanation:
+    if args.measure:
+        with load(args.file, args.target, args.threads, args.trust) as runner:
+            _debug_run(runner, args.file, args.debug)
+            return _explain_run(runner, args.file, MEASURED_RUNS)
+    reader = read(args.file)
+    targets = {target.target: target for target in reader.manifest.targets}
+    if args.target not in (None, "cpu", *targets):
+        raise ArtifactError(f"{args.file}: it has no target {args.target}, only "
+                            f"{', '.join(targets)}. Choose one of these.")
+    target = targets.get(args.target) or reader.manifest.targets[0]
+    _debug_file(reader, args.debug)
+    return _explain_target(reader, target, args.threads or reader.manifest.threads or 1)
+
+
+def _explain_model(args: argparse.Namespace) -> explain.Explanation:
+    """Everything is worked out anew, with the reasons of fusion; code only to measure it."""
+    from tinynn.onnx.reader import import_model
+
+    graph = import_model(args.file, shapes=dict(args.shape) or None)
+    threads = args.threads or 1
+    explanation = explain.explain_graph(graph, args.target or "cpu", threads)
+    if args.measure:
+        from tinynn.bench import profile_kernels
+        from tinynn.compiler import lower
+        from tinynn.evaluate import in_memory
+
+        with in_memory(graph, lower(graph, args.target or "cpu"), threads) as runner:
+            times = [kernel.ns for kernel in profile_kernels(runner, MEASURED_RUNS)]
+        explanation = explanation.with_times(times)
+    return explanation
+
+
+def _explain_target(reader: Reader, target: Target, threads: int) -> explain.Explanation:
+    source = str(reader.blob(target.source), "utf-8", "replace")
+    return explain.explain_target(reader.manifest.name, target, source, threads)
+
+
+def _explain_run(runner: Runner, path: Path, runs: int) -> explain.Explanation:
+    """The kernels of a loaded artifact with their median times."""
+    from tinynn.bench import profile_kernels
+
+    reader = read(path)
+    target = next(t for t in reader.manifest.targets if t.target == runner.target)
+    times = [kernel.ns for kernel in profile_kernels(runner, runs)]
+    return _explain_target(reader, target, runner.threads).with_times(times)
+
+
+def diff_command(args: argparse.Namespace) -> int:
+    from tinynn.diff import differences
+
+    lines = differences(read(args.first), read(args.second), args.lines)
+    print("\n".join(lines) or f"{args.first} and {args.second} are the same artifact")
+    return 1 if lines else 0
+
+
+def _save_graph(path: Path, explanation: explain.Explanation) -> None:
+    from tinynn.picture import write_picture
+
+    write_picture(path, explanation)
+    print(f"tinynn: the graph is in {path}", file=sys.stderr)
+
+
 def bench_command(args: argparse.Namespace) -> int:
     from tinynn import bench
 
+    if args.peers or not _is_artifact(args.artifact):
+        peers = bench.bench_peers(args.artifact, args.against, threads=args.threads, runs=args.runs,
+                                  target=args.target, trust=args.trust, shapes=dict(args.shape))
+        print(json.dumps(bench.peer_summary(peers)) if args.json
+              else "\n".join(bench.peer_lines(peers)))
+        return 0
     with load(args.artifact, args.target, args.threads, args.trust) as runner:
         kernels = bench.profile_kernels(runner, min(args.runs, 20))
         timings = bench.compare(runner, args.artifact, args.against, runner.threads, args.runs,
@@ -185,7 +279,7 @@ def bench_command(args: argparse.Namespace) -> int:
             print(f"{args.artifact} on {runner.target}")
             print("\n".join([*bench.report(timings, runner.threads), "",
                              *bench.kernel_lines(top)]))
-        _debug_run(runner, args.debug)
+        _debug_run(runner, args.artifact, args.debug)
     return 0
 
 
@@ -203,38 +297,20 @@ def _progress(stage: str, seconds: float | None) -> None:
         print(f" {seconds:.1f} s", file=sys.stderr)
 
 
-def _debug_run(runner: Runner, level: int) -> None:
-    """Level 1: device; 2: time of every kernel; 3: what each computes; 4: source."""
-    from tinynn import bench
-
-    lines: list[str] = []
-    if level >= 1:
-        lines.append(f"target {runner.target}, {runner.threads} threads")
-    if level >= 2:
-        lines += bench.kernel_lines(bench.profile_kernels(runner, runs=1))
-    if level >= 3:
-        lines += [f"{step.kernel}: {step.note}; at most {step.parts} shares"
-                  for step in runner.steps]
-    if level >= 4:
-        lines.append(runner.source)
-    if lines:
+def _debug_run(runner: Runner, path: Path, level: int) -> None:
+    """What $DEBUG asks to see of an artifact that is loaded, with the times of one run."""
+    if level:
+        lines = explain.debug_lines(_explain_run(runner, path, runs=1), runner.source, level)
         print("\n".join(lines), file=sys.stderr)
 
 
 def _debug_file(reader: Reader, level: int) -> None:
-    """The same levels for an artifact that is not run: no times."""
-    for target in reader.manifest.targets:
-        lines: list[str] = []
-        if level >= 1:
-            lines.append(f"target {target.target}, {target.toolchain}")
-        if level >= 2:
-            lines += [f"{step.kernel}: {step.flop / 1e6:.3f} MFLOP, {step.nbytes / 1e3:.1f} kB"
-                      + (f"; {step.note}; at most {step.parts} shares" if level >= 3 else "")
-                      for step in target.steps]
-        if level >= 4:
-            lines.append(str(reader.blob(target.source), "utf-8", "replace"))
-        if lines:
-            print("\n".join(lines), file=sys.stderr)
+    """The same for an artifact that is not run: no times, and the compiler that built it."""
+    for target in reader.manifest.targets if level else ():
+        explanation = _explain_target(reader, target, reader.manifest.threads or 1)
+        source = str(reader.blob(target.source), "utf-8", "replace")
+        print("\n".join([f"built by {target.toolchain}",
+                         *explain.debug_lines(explanation, source, level)]), file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -246,8 +322,8 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(command=function)
         command.add_argument("--debug", type=int, choices=range(5),
-                             default=_debug_level(os.environ),
-                             help="1: device, 2: and a line per kernel, 3: and what each computes, "
+                             default=explain.debug_level(),
+                             help="1: device, 2: and a line per kernel, 3: and its schedule, "
                              "4: and the source; $DEBUG sets the same")
         command.add_argument("--traceback", action="store_true", help="show where an error arose")
         return command
@@ -260,6 +336,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--precision", default="f32", help="of arithmetic (default %(default)s)")
     command.add_argument("--threads", type=int, help="the runtime's default for this artifact")
     _add_shape(command)
+    _add_graph(command)
     command.add_argument("--state", type=_pair, action="append", default=[],
                          metavar="INPUT=OUTPUT", help="an input that takes this output's value "
                          "after every run and starts at zero; may be repeated")
@@ -270,6 +347,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_artifact(command)
     command.add_argument("--inputs", type=Path, required=True, metavar="IN.npz")
     command.add_argument("--outputs", type=Path, required=True, metavar="OUT.npz")
+    _add_graph(command)
 
     command = add("verify", verify_command, "Check an artifact's hashes and golden vectors.")
     _add_artifact(command)
@@ -278,13 +356,34 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("file", type=Path, metavar="MODEL|FILE")
     _add_shape(command)
 
-    command = add("bench", bench_command, "Measure time and memory of an artifact.")
-    _add_artifact(command)
+    command = add("explain", explain_command, "A row per kernel: cost, what binds it, schedule; "
+                  "for a model also why each result is stored.")
+    command.add_argument("file", type=Path, metavar="MODEL|FILE")
+    command.add_argument("--measure", action="store_true", help="run it and show measured times")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_running(command)
+    _add_shape(command)
+    _add_graph(command)
+
+    command = add("diff", diff_command, "What changed between two artifacts; status 1 if any.")
+    command.add_argument("first", type=Path, metavar="A")
+    command.add_argument("second", type=Path, metavar="B")
+    command.add_argument("--lines", type=int, default=60, metavar="N",
+                         help="of the text of a changed kernel (default %(default)s)")
+
+    command = add("bench", bench_command, "Measure time and memory of an artifact, and of other "
+                  "runtimes on its model. A model is compiled first, and measured beside them.")
+    command.add_argument("artifact", type=Path, metavar="MODEL|FILE")
+    _add_running(command)
+    _add_shape(command)
+    command.add_argument("--peers", action="store_true", help="a table with onnxruntime and "
+                         "OpenVINO, where they are installed, at one and two threads")
     command.add_argument("--runs", type=_positive, default=100)
     command.add_argument("--top", type=int, default=15, help="slowest kernels to show")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     command.add_argument("--against", type=Path, metavar="MODEL.onnx",
-                         help="measure onnxruntime on this model in turn")
+                         help="measure onnxruntime on this model in turn; with --peers: the "
+                         "artifact's model (default: the one beside it)")
 
     command = add("trust", trust_command, "Check an artifact and trust its machine code.")
     command.add_argument("artifact", type=Path, metavar="FILE")
@@ -293,6 +392,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_artifact(command: argparse.ArgumentParser) -> None:
     command.add_argument("artifact", type=Path, metavar="FILE")
+    _add_running(command)
+
+
+def _add_running(command: argparse.ArgumentParser) -> None:
     command.add_argument("--target", help="which of the artifact's targets (default: the best)")
     command.add_argument("--threads", type=int, help="default: the artifact's, else up to 2")
     command.add_argument("--trust", action="store_true",
@@ -303,6 +406,12 @@ def _add_shape(command: argparse.ArgumentParser) -> None:
     command.add_argument("--shape", type=_shape, action="append", default=[],
                          metavar="INPUT=1x3x128x256", help="shape of an input that the model "
                          "leaves open; may be repeated")
+
+
+def _add_graph(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--graph", type=Path, metavar="FILE.html", help="write a page that shows "
+                         "kernels, their source and time; $GRAPH=1 writes tinynn-graph.html",
+                         default=Path("tinynn-graph.html") if explain.graph_wanted() else None)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -324,12 +433,6 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return int(text)
-
-
-def _debug_level(env: Mapping[str, str]) -> int:
-    """$DEBUG if it is one of our levels; other programs use the variable for other things."""
-    value = env.get("DEBUG", "")
-    return int(value) if value in ("1", "2", "3", "4") else 0
 
 
 if __name__ == "__main__":

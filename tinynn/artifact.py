@@ -129,28 +129,30 @@ def build(program: Program, golden: Sequence[GoldenVector], threads: int | None 
 
 @dataclass
 class _Blobs:
-    """Blobs in file order; equal content is stored once."""
+    """Blobs in file order, with their kinds and hashes; equal content is stored once."""
 
     kinds: list[str] = field(default_factory=list)
+    hashes: list[str] = field(default_factory=list)
     contents: list[bytes] = field(default_factory=list)
     index: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def add(self, kind: str, content: bytes) -> int:
-        key = (kind, sha256_hex(content))
-        if key not in self.index:
-            self.index[key] = len(self.contents)
+        sha256 = sha256_hex(content)
+        if (kind, sha256) not in self.index:
+            self.index[kind, sha256] = len(self.contents)
             self.kinds.append(kind)
+            self.hashes.append(sha256)
             self.contents.append(content)
-        return self.index[key]
+        return self.index[kind, sha256]
 
     def table(self, start: int) -> list[dict[str, Any]]:
         """Manifest entries if the first blob may begin at byte `start`."""
         entries, end = [], start
-        for kind, content in zip(self.kinds, self.contents, strict=True):
+        for kind, sha256, content in zip(self.kinds, self.hashes, self.contents, strict=True):
             offset = align(end, BLOB_ALIGN)
             end = offset + len(content)
             entries.append({"kind": kind, "offset": offset, "nbytes": len(content),
-                            "sha256": sha256_hex(content)})
+                            "sha256": sha256})
         return entries
 
 

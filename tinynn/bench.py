@@ -1,20 +1,24 @@
-"""How fast, how much memory: of an artifact, of its kernels, and beside onnxruntime.
+"""How fast, how much memory: of an artifact, of its kernels, and beside other runtimes.
 
-    tinynn bench FILE [--against MODEL.onnx]          one artifact
-    python -m tinynn.bench MODELS_DIR --markdown FILE  a table of all models in a folder
+    tinynn bench FILE [--against MODEL.onnx]       one artifact, and its kernels
+    tinynn bench MODEL.onnx|FILE --peers           beside onnxruntime and OpenVINO, if installed
+    python -m tinynn.bench FOLDER [--markdown F]   all models of a folder: bench_page.py
 
-Every measured engine runs in a process of its own; two engines take turns in blocks of runs, so
-that a busy machine slows both.
+Every measured engine runs in a process of its own. They take turns in blocks of runs, so that a
+busy machine slows all; who is not measured is stopped, so that waiting threads take no core.
 """
 from __future__ import annotations
 
-import argparse
+import contextlib
+import hashlib
+import importlib.util
 import json
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +27,33 @@ import numpy as np
 from tinynn.program import Step, TensorSpec
 from tinynn.runtime import Runner
 from tinynn.runtime.golden import sample_inputs
+from tinynn.runtime.host import cores_available
+from tinynn.runtime.layout import MAGIC
+from tinynn.runtime.reader import read
 
 WARM_UP_RUNS = 3
-BLOCKS = 5
+WARM_UP_IN_BLOCK = 1  # the caches hold what another process left
+BLOCKS = 10
+PEERS: tuple[str, ...] = ("onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds over many runs, and the peak memory of the process in bytes."""
+    """Milliseconds over many runs, the peak memory of the process in bytes, and milliseconds from
+    opening the file to the first output."""
 
     median: float
     p99: float
     minimum: float
     runs: int
     peak_nbytes: int
+    first: float
 
     @staticmethod
-    def of(nanoseconds: Sequence[int], peak_nbytes: int) -> Timing:
+    def of(nanoseconds: Sequence[int], peak_nbytes: int, first_ns: int) -> Timing:
         ms = np.array(nanoseconds) / 1e6
         return Timing(float(np.median(ms)), float(np.percentile(ms, 99)), float(ms.min()), len(ms),
-                      peak_nbytes)
+                      peak_nbytes, first_ns / 1e6)
 
 
 @dataclass(frozen=True)
@@ -62,27 +73,44 @@ class KernelTime:
         return self.step.nbytes / self.ns if self.ns else 0.0
 
 
-class Worker:
-    """A bench_worker process."""
+@dataclass(frozen=True)
+class Contender:
+    """What is measured: a file and who runs it. target, trust: for artifacts."""
 
-    def __init__(self, engine: str, path: Path, threads: int, specs: Iterable[TensorSpec],
-                 target: str | None = None, trust: bool = False) -> None:
-        self._name = f"{engine} on {path}"
+    engine: str
+    path: Path
+    target: str | None = None
+    trust: bool = False
+
+
+class Worker:
+    """A bench_worker process. It is stopped except while it answers."""
+
+    def __init__(self, contender: Contender, threads: int, specs: Iterable[TensorSpec]) -> None:
+        """Start it, and open and run the model once. Raises RuntimeError if that fails."""
+        self._name = f"{contender.engine} on {contender.path}"
+        # A file: nobody empties a pipe while the process writes warnings.
+        self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tinynn.bench_worker"], text=True, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            stdout=subprocess.PIPE, stderr=self._errors)
         shapes = [(spec.name, spec.dtype, spec.shape) for spec in specs]
-        self._ask({"engine": engine, "path": str(path), "threads": threads, "target": target,
-                   "trust": trust, "specs": shapes})
+        reply = self._ask({**asdict(contender), "path": str(contender.path), "threads": threads,
+                           "specs": shapes})
+        self.version: str = reply["version"]
+        self.first_ns: int = reply["first_ns"]
 
-    def run(self, runs: int) -> tuple[list[int], int]:
-        """Nanoseconds of each run, and the peak memory so far in bytes."""
-        reply = self._ask({"runs": runs})
+    def run(self, runs: int, warm: int) -> tuple[list[int], int]:
+        """Nanoseconds of each run after `warm` others, and the peak memory so far in bytes."""
+        self._process.send_signal(signal.SIGCONT)
+        reply = self._ask({"runs": runs, "warm": warm})
         return reply["ns"], reply["peak"]
 
     def close(self) -> None:
         """End the process."""
+        self._process.send_signal(signal.SIGCONT)
         self._process.communicate()
+        self._errors.close()
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -93,43 +121,170 @@ class Worker:
         except BrokenPipeError:
             reply = ""
         if not reply:
-            errors = self._process.communicate()[1].strip().splitlines()
-            raise RuntimeError(f"{self._name}: {errors[-1] if errors else 'the process died'}")
+            raise RuntimeError(f"{self._name}: {self._last_words()}")
+        self._process.send_signal(signal.SIGSTOP)
         return json.loads(reply)
+
+    def _last_words(self) -> str:
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()
+        self._errors.seek(0)
+        lines = [line for line in self._errors.read().splitlines() if line.strip()]
+        self._errors.close()
+        status = self._process.returncode
+        if status < 0:
+            return f"the process was ended by {signal.Signals(-status).name}"
+        return lines[-1].strip() if lines else f"the process ended with status {status}"
 
 
 def measure(workers: Sequence[Worker], runs: int) -> list[Timing]:
     """Time every worker: they take turns in blocks of runs until each has done `runs`."""
     for worker in workers:
-        worker.run(WARM_UP_RUNS)
+        worker.run(WARM_UP_RUNS, 0)
     times: list[list[int]] = [[] for _ in workers]
     peaks = [0] * len(workers)
     block = max(1, -(-runs // BLOCKS))
     while len(times[0]) < runs:
         for i, worker in enumerate(workers):
-            ns, peaks[i] = worker.run(min(block, runs - len(times[i])))
+            count = min(block, runs - len(times[i]))
+            ns, peaks[i] = worker.run(count, WARM_UP_IN_BLOCK)
             times[i] += ns
-    return [Timing.of(ns, peak) for ns, peak in zip(times, peaks, strict=True)]
+    return [Timing.of(ns, peak, worker.first_ns)
+            for ns, peak, worker in zip(times, peaks, workers, strict=True)]
 
 
-def program_specs(runner: Runner) -> list[TensorSpec]:
-    """Inputs of the source model: those the caller gives, and the state."""
-    return [*runner.inputs.values(), *runner.state.values()]
+@contextlib.contextmanager
+def closing(workers: list[Worker]) -> Iterator[list[Worker]]:
+    """The list, whose workers are ended afterwards."""
+    try:
+        yield workers
+    finally:
+        for worker in workers:
+            worker.close()
 
 
 def compare(runner: Runner, path: Path, model: Path | None, threads: int, runs: int,
             trust: bool = False) -> list[Timing]:
     """Timing of the artifact at `path`, followed by onnxruntime's if its model is given."""
-    workers: list[Worker] = []
-    try:
-        specs = program_specs(runner)
-        workers.append(Worker("tinynn", path, threads, specs, runner.target, trust))
+    specs = [*runner.inputs.values(), *runner.state.values()]
+    with closing([]) as workers:
+        workers.append(Worker(Contender("tinynn", path, runner.target, trust), threads, specs))
         if model is not None:
-            workers.append(Worker("onnxruntime", model, threads, specs))
+            workers.append(Worker(Contender("onnxruntime", model), threads, specs))
         return measure(workers, runs)
-    finally:
-        for worker in workers:
-            worker.close()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One model in all runtimes.
+
+    timings: engine -> number of threads -> Timing. versions: engine -> text.
+    absent: engine, and the number of threads if it is not all -> why it was not measured.
+    """
+
+    timings: dict[str, dict[int, Timing]]
+    versions: dict[str, str]
+    absent: dict[str, str]
+
+    def ratio(self, threads: int) -> float | None:
+        """Our median time over that of the faster peer; None if there is none."""
+        peers = [times[threads].median for engine, times in self.timings.items()
+                 if engine != "tinynn" and threads in times]
+        return self.timings["tinynn"][threads].median / min(peers) if peers else None
+
+
+def compare_peers(artifact: Path, model: Path, threads: Sequence[int], runs: int,
+                  target: str | None = None, trust: bool = False) -> Comparison:
+    """Measure an artifact and every installed peer on its model, for each number of threads.
+
+    A peer that is not installed, or fails on the model, is named in `absent`.
+    """
+    manifest = read(artifact).manifest
+    specs = [*manifest.inputs, *manifest.state]
+    installed = [peer for peer in PEERS if importlib.util.find_spec(peer) is not None]
+    result = Comparison({}, {}, {peer: "it is not installed" for peer in PEERS
+                                 if peer not in installed})
+    for count in threads:
+        ours = Worker(Contender("tinynn", artifact, target, trust), count, specs)
+        with closing([ours]) as workers:
+            engines = ["tinynn"]
+            for peer in installed:
+                try:
+                    workers.append(Worker(Contender(peer, model), count, specs))
+                    engines.append(peer)
+                except RuntimeError as error:
+                    result.absent[f"{peer}, {_threads(count)}"] = str(error)
+            for engine, worker, timing in zip(engines, workers, measure(workers, runs),
+                                              strict=True):
+                result.timings.setdefault(engine, {})[count] = timing
+                result.versions[engine] = worker.version
+    return result
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread" if count == 1 else f"{count} threads"
+
+
+def bench_peers(path: Path, against: Path | None = None, *, threads: int | None = None,
+                runs: int = 100, target: str | None = None, trust: bool = False,
+                shapes: Mapping[str, Sequence[int]] | None = None) -> Comparison:
+    """Compare a model, or an artifact and the model it was compiled from, with the peers.
+
+    threads: None measures one and two. Raises ValueError if the artifact's model is not found.
+    """
+    counts = [threads] if threads else sorted({1, min(2, cores_available())})
+    with path.open("rb") as file:
+        is_artifact = file.read(len(MAGIC)) == MAGIC
+    if is_artifact:
+        return compare_peers(path, source_model(path, against), counts, runs, target, trust)
+    from tinynn.pipeline import compile as compile_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        # Trust is given for this run: a measurement should leave nothing behind.
+        artifact = Path(folder) / f"{path.stem}.tnn"
+        artifact.write_bytes(compile_model(path, target or "cpu", shapes=shapes).to_bytes())
+        return compare_peers(artifact, path, counts, runs, trust=True)
+
+
+def source_model(artifact: Path, against: Path | None) -> Path:
+    """The ONNX file of an artifact: the given one, or the one that lies beside it."""
+    model = against or artifact.with_suffix(".onnx")
+    if against is None and not model.exists():
+        raise ValueError(f"{artifact}: the peers need the model it was compiled from, and {model} "
+                         "is not there. Name it with --against MODEL.onnx.")
+    source = read(artifact).json["model"]["source_sha256"]
+    if hashlib.sha256(model.read_bytes()).hexdigest() != source:
+        raise ValueError(f"{model}: this is not the model that {artifact} was compiled from. Name "
+                         "that one with --against, or compile this one.")
+    return model
+
+
+def peer_lines(comparison: Comparison) -> list[str]:
+    """A table for people: medians for each number of threads, load time and peak memory."""
+    counts = list(comparison.timings["tinynn"])
+    heads = "".join(f"{_threads(n):>12}" for n in counts)
+    lines = [f"{'runtime':<14}{'version':<12}{heads}{'first ms':>12}{'peak MiB':>12}"]
+    for engine, times in comparison.timings.items():
+        medians = "".join(f"{times[n].median:>12.3f}" if n in times else f"{'-':>12}"
+                          for n in counts)
+        last = times[max(times)]
+        lines.append(f"{engine:<14}{comparison.versions[engine]:<12}{medians}{last.first:>12.0f}"
+                     f"{last.peak_nbytes / 2**20:>12.0f}")
+    ratios = [comparison.ratio(n) for n in counts]
+    lines.append(f"{'ratio':<26}" + "".join(f"{'-':>12}" if r is None else f"{r:>12.3f}"
+                                           for r in ratios) + "  of the faster peer's time")
+    lines += [f"{engine}: not measured, {why}" for engine, why in comparison.absent.items()]
+    return [*lines, "Medians in ms; f32; first: from opening the file to the first output; peak "
+            "memory with Python and libraries."]
+
+
+def peer_summary(comparison: Comparison) -> dict[str, Any]:
+    """The same as plain data."""
+    counts = list(comparison.timings["tinynn"])
+    return {"engines": {engine: {"version": comparison.versions[engine],
+                                 "threads": {str(n): summary(t) for n, t in times.items()}}
+                        for engine, times in comparison.timings.items()},
+            "ratio": {str(n): comparison.ratio(n) for n in counts}, "absent": comparison.absent}
 
 
 def profile_kernels(runner: Runner, runs: int) -> list[KernelTime]:
@@ -150,47 +305,6 @@ def kernel_lines(kernels: Iterable[KernelTime]) -> list[str]:
     return lines
 
 
-def table(models: Sequence[Path], runs: int = 50) -> str:
-    """A markdown table: each ONNX model compiled and measured beside onnxruntime.
-
-    Times are medians in ms at one and two threads; peak is the largest resident memory of each
-    process in MiB (two threads), Python and libraries included.
-    """
-    from tinynn.pipeline import compile as compile_model
-
-    rows = ["| model | ours, 1 thread | onnxruntime | ratio | ours, 2 threads | onnxruntime "
-            "| ratio | peak, ours | peak, onnxruntime | artifact MB | compile s | golden s |",
-            "|---|" + "---:|" * 11]
-    with tempfile.TemporaryDirectory() as folder:
-        for model in models:
-            print(f"{model.stem} ...", file=sys.stderr, flush=True)
-            seconds: dict[str, float | None] = {}
-            artifact = compile_model(model, progress=seconds.__setitem__)
-            # Trust is given per run below: a measurement should leave nothing behind.
-            path = Path(folder) / f"{model.stem}.tnn"
-            path.write_bytes(artifact.to_bytes())
-            golden = seconds.pop("golden vectors") or 0.0
-            compiling = sum(s or 0.0 for s in seconds.values())
-            rows.append(_row(model, path, runs, compiling, golden))
-            path.unlink()
-    return "\n".join(rows) + "\n"
-
-
-def _row(model: Path, path: Path, runs: int, compile_s: float, golden_s: float) -> str:
-    from tinynn.runtime import load
-
-    cells = [model.stem]
-    peaks: list[str] = []
-    with load(path, trust=True) as runner:
-        for threads in (1, 2):
-            ours, theirs = compare(runner, path, model, threads, runs, trust=True)
-            cells += [f"{ours.median:.2f}", f"{theirs.median:.2f}",
-                      f"{ours.median / theirs.median:.2f}"]
-            peaks = [f"{timing.peak_nbytes / 2**20:.0f}" for timing in (ours, theirs)]
-    cells += [*peaks, f"{path.stat().st_size / 1e6:.1f}", f"{compile_s:.1f}", f"{golden_s:.1f}"]
-    return "| " + " | ".join(cells) + " |"
-
-
 def report(timings: Sequence[Timing], threads: int) -> list[str]:
     """Lines for people: ours, and if there is a second timing onnxruntime's and the ratio."""
     lines = [f"{name:<12} median {t.median:.3f} ms, p99 {t.p99:.3f}, min {t.minimum:.3f} "
@@ -205,28 +319,10 @@ def report(timings: Sequence[Timing], threads: int) -> list[str]:
 def summary(timing: Timing) -> dict[str, float]:
     """The numbers of a timing, named with their units."""
     return {"median_ms": timing.median, "p99_ms": timing.p99, "min_ms": timing.minimum,
-            "runs": timing.runs, "peak_nbytes": timing.peak_nbytes}
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tinynn.bench", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder with .onnx models")
-    parser.add_argument("--markdown", type=Path, help="write the table here, not to the terminal")
-    parser.add_argument("--runs", type=int, default=50)
-    args = parser.parse_args(argv)
-    models = sorted(args.folder.glob("*.onnx"))
-    if not models:
-        print(f"{args.folder}: there is no .onnx model. Give a folder that has some.",
-              file=sys.stderr)
-        return 2
-    text = table(models, args.runs)
-    if args.markdown:
-        args.markdown.write_text(text, encoding="utf-8")
-    else:
-        print(text, end="")
-    return 0
+            "runs": timing.runs, "peak_nbytes": timing.peak_nbytes, "first_ms": timing.first}
 
 
 if __name__ == "__main__":
+    from tinynn.bench_page import main
+
     sys.exit(main())

@@ -1,12 +1,16 @@
 """Graph -> machine code: the passes in order.
 
-    simplify -> fuse -> schedule -> render -> toolchain, and a place in memory for every tensor
+    simplify -> fuse -> fold literals -> schedule -> render -> toolchain
+
+Every tensor gets a place in memory on the way.
 """
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tinynn.algebra import fold_literals
+from tinynn.cache import build
 from tinynn.cost import work
 from tinynn.fuse import Fusion, fuse
 from tinynn.ir import DType, Graph
@@ -16,7 +20,6 @@ from tinynn.memory import Lifetime, aligned, plan_arena
 from tinynn.pack import as_exact_f16
 from tinynn.program import Buffer, Step, TargetCode, Weight
 from tinynn.render.c import Function, render_kernel, render_program
-from tinynn.render.toolchain import build
 from tinynn.schedule import Schedule, schedule
 from tinynn.simplify import simplify, widen_f16
 
@@ -32,9 +35,14 @@ class Plan:
     functions: list[Function]
 
 
-def plan(graph: Graph, machine: Machine) -> Plan:
-    """Fuse, schedule and render every kernel of a graph that is simplified already."""
+def plan(graph: Graph, machine: Machine, exact: bool = False) -> Plan:
+    """Fuse, schedule and render every kernel of a graph that is simplified already.
+
+    exact: keep every operation; otherwise literals are put together.
+    """
     fusion = fuse(graph)
+    if not exact:
+        fusion.kernels = [fold_literals(kernel) for kernel in fusion.kernels]
     schedules = [schedule(kernel, machine) for kernel in fusion.kernels]
     return Plan(fusion, schedules, [render_kernel(s) for s in schedules])
 
@@ -55,15 +63,16 @@ def lower(graph: Graph, target: str = "cpu", precision: str = "f32", threads: in
     tell = progress or (lambda stage: None)
     tell("simplify")
     graph = simplify(widen_f16(graph))
-    return generate(graph, resolved, compiler=compiler, progress=tell)
+    return generate(graph, resolved, exact=False, compiler=compiler, progress=tell)
 
 
-def generate(graph: Graph, target: str, *, compiler: str | None = None,
+def generate(graph: Graph, target: str, *, exact: bool = True, compiler: str | None = None,
              progress: Callable[[str], None] = lambda stage: None) -> TargetCode:
-    """Compile a graph as it is: every operation in its own dtype, nothing simplified."""
+    """Compile a graph as it is: every operation in its own dtype, and if exact, nothing simplified.
+    """
     machine = machine_of(target)
     progress("fuse and schedule")
-    planned = plan(graph, machine)
+    planned = plan(graph, machine, exact)
     source, symbols = render_program(planned.functions)
     progress("compile C")
     code, version = build(source, machine, compiler)

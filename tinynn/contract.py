@@ -116,10 +116,11 @@ def _tiled(kernel: Kernel, machine: Machine, row: Value, col: Value, row_axes: t
     columns = col_axes[-1:] if single else col_axes[-2:]
     outer = tuple(a for a in kernel.axes if a not in row_axes and a not in columns)
     near_columns = max(machine.lanes, machine.near_bytes // (4 * points(k_axes)))
+    most = MOST_COLUMNS if constant else min(MOST_COLUMNS, near_columns)
     widest = 4 if constant else max(1, 2 * near_columns // machine.lanes)
-    tile_rows, vectors = _tile(machine, points(row_axes), points(columns), widest)
+    tile_rows, vectors = _tile(machine, points(row_axes), columns, most, widest)
     tile = vectors * machine.lanes
-    box = _box(columns, MOST_COLUMNS if constant else min(MOST_COLUMNS, near_columns), tile)
+    box = _box(columns, most, tile)
     if constant and _panels(outer, columns, box) < 2 * ENOUGH_SHARES:
         box = _box(columns, tile, tile)
     copied = 0 if constant else round_up(math.prod(box), tile)
@@ -130,7 +131,9 @@ def _tiled(kernel: Kernel, machine: Machine, row: Value, col: Value, row_axes: t
     blocks = ceil_div(points(row_axes), tile_rows)
     # Few panels: the row blocks are shared too, at least two to a share that copies its panel.
     groups = max(1, min(blocks // 2, ceil_div(ENOUGH_SHARES, panels)))
-    rows = Operand(row, pack(row, outer, row_axes, k_axes, tile_rows, half=False)
+    # Rows in f16 are widened into local memory, a block at a time.
+    half = machine.has_half and 4 * points(k_axes) * (copied + tile_rows) <= MOST_LOCAL
+    rows = Operand(row, pack(row, outer, row_axes, k_axes, tile_rows, half)
                    if is_constant(row) else None)
     cols = Operand(col, pack(col, outer, columns, k_axes, tile, half=machine.has_half)
                    if constant else None)
@@ -143,22 +146,25 @@ def _panels(outer: tuple[Axis, ...], columns: tuple[Axis, ...], box: tuple[int, 
     return points(outer) * math.prod(pieces)
 
 
-def _tile(machine: Machine, rows: int, cols: int, most: int) -> tuple[int, int]:
-    """Rows and vectors of accumulators with the fewest estimated cycles for rows x cols, with at
-    most so many vectors.
+def _tile(machine: Machine, rows: int, columns: tuple[Axis, ...], most: int,
+          widest: int) -> tuple[int, int]:
+    """Rows and vectors of accumulators with the fewest estimated cycles, with at most `widest`
+    vectors, for panels of at most `most` columns.
 
     Per step of the sum, a core starts two multiply-adds and two loads per cycle, and each
     accumulator takes one product per four cycles.
     """
     best: tuple[float, int, int] | None = None
-    for vectors in range(1, min(4, most) + 1):
+    for vectors in range(1, min(4, widest) + 1):
+        tile = vectors * machine.lanes
+        box = _box(columns, most, tile)
+        column_tiles = _panels((), columns, box) * ceil_div(math.prod(box), tile)
         for tile_rows in range(1, min(rows, 16) + 1):
             accumulators = tile_rows * vectors
             if accumulators + vectors + 1 > machine.registers:
                 continue
             cycles = max(accumulators / 2, (tile_rows + vectors) / 2, 4)
-            tiles = ceil_div(rows, tile_rows) * ceil_div(cols, vectors * machine.lanes)
-            cost = tiles * (cycles + 0.5)
+            cost = ceil_div(rows, tile_rows) * column_tiles * (cycles + 0.5)
             if best is None or cost < best[0]:
                 best = (cost, tile_rows, vectors)
     assert best is not None

@@ -16,6 +16,7 @@ from tinynn.machine import Machine
 MOST_TAPS = 81  # products of one output, which are written out one by one
 MOST_INNER = 4  # outputs per plane; more are better off as a contraction
 PLANE_BYTES = 64 * 1024  # of input in local memory
+BATCH_BYTES = 8 * 1024  # of small planes that are copied together
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Depthwise:
     data: the load whose last two window dimensions are y and x; weights: the other factor.
     epilogue: the kernel in whose terms results are stored. flat: its axis that joins y and x, if
         what follows the sum does not tell them apart.
-    chunk: output rows computed from one local plane. tile_rows x tile_vectors: accumulators.
+    chunk: output rows computed from one local plane. batch: planes copied together.
+    tile_rows x tile_vectors: accumulators.
     """
 
     kernel: Kernel
@@ -63,6 +65,7 @@ class Depthwise:
     tile_vectors: int
     lanes: int
     chunk: int
+    batch: int
 
     @property
     def family(self) -> str:
@@ -100,22 +103,21 @@ def _tiled(kernel: Kernel, machine: Machine, data: Load, weights: Value, y: Wind
     if points(inner) > MOST_INNER or lanes < 4 or y.taps * x.taps > MOST_TAPS:
         return None
     vectors = 2 if length >= 2 * lanes else 1
-    tile_rows = min(height, 6 if machine.registers == 32 else 4 // vectors)
+    most_rows = 8 if machine.registers == 32 else 4 // vectors
+    tile_rows = ceil_div(height, ceil_div(height, most_rows))
     width = round_up(length, vectors * lanes)
     row_bytes = 4 * (x.span(width) + x.stride)
     rows = (PLANE_BYTES // row_bytes - y.taps * y.dilation) // y.stride
     chunk = round_up(max(1, min(height, rows)), tile_rows)
-    if row_bytes * y.span(chunk) > MOST_LOCAL:
+    plane_bytes = row_bytes * y.span(chunk)
+    if plane_bytes > MOST_LOCAL:
         return None
-    # A tile stores whole vectors: beyond the end of a row it writes into the next one, which only
-    # a tile that covers the row may do.
-    flat = None
-    if width in (vectors * lanes, length):
-        flat = _flat_plane(kernel, y.position, x.position)
+    batch = max(1, BATCH_BYTES // plane_bytes)
+    flat = _flat_plane(kernel, y.position, x.position)
     parts = useful_parts(kernel, points(outer) * ceil_div(height, chunk))
     return Depthwise(kernel, parts, outer, inner, flat[0] if flat else None,
                      flat[1] if flat else kernel, data, weights, y, x, dims, tile_rows, vectors,
-                     lanes, chunk)
+                     lanes, chunk, batch)
 
 
 def _flat_plane(kernel: Kernel, y: Axis, x: Axis) -> tuple[Axis, Kernel] | None:

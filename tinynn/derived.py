@@ -65,6 +65,24 @@ def take_range(x: Node, axis: int, start: int, count: int, step: int = 1) -> Nod
     return ir.slice_(x, ranges)
 
 
+# Constants with more elements are not built: the models that need them are not sane.
+MOST_ELEMENTS = 1 << 24
+
+
+def require_small(count: int) -> None:
+    """Raise GraphError if a constant of so many elements should not be built."""
+    if count > MOST_ELEMENTS:
+        raise GraphError(f"a constant of {count} elements would be needed; the most is "
+                         f"{MOST_ELEMENTS}")
+
+
+def positions(shape: Sequence[int], axis: int, dtype: DType = DType.I64) -> Node:
+    """0, 1, 2, ... along one axis of a tensor of this shape; length 1 along all others."""
+    require_small(shape[axis])
+    along = [n if i == axis else 1 for i, n in enumerate(shape)]
+    return ir.const(np.arange(shape[axis]).reshape(along), dtype)
+
+
 def reduce_keep(x: Node, kind: str, axes: Sequence[int]) -> Node:
     """REDUCE whose axes stay, with length 1."""
     shape = [1 if i in axes else n for i, n in enumerate(x.shape)]
@@ -193,6 +211,90 @@ def log(x: Node) -> Node:
 @in_f32
 def cos(x: Node) -> Node:
     return ir.sin(add(x, math.pi / 2))
+
+
+@in_f32
+def tan(x: Node) -> Node:
+    return div(ir.sin(x), cos(x))
+
+
+@in_f32
+def sinh(x: Node) -> Node:
+    """(e^x - e^-x) / 2; close to 0, where that loses digits, the series of x."""
+    square = mul(x, x)
+    series = scalar(1.0, x)
+    for divisor in (72, 42, 20, 6):
+        series = add(div(mul(series, square), divisor), 1)
+    half = mul(sub(exp(x), exp(negate(x))), 0.5)
+    return where(less(absolute(x), 1), mul(x, series), half)
+
+
+@in_f32
+def cosh(x: Node) -> Node:
+    return mul(add(exp(x), exp(negate(x))), 0.5)
+
+
+@in_f32
+def log1p(x: Node) -> Node:
+    """log(1 + x), accurate for small x: the rounding of 1 + x cancels in the quotient (Kahan)."""
+    one_more = add(x, 1)
+    rest = sub(one_more, 1)
+    exact = mul(log(one_more), div(x, where(equal(rest, 0), scalar(1, x), rest)))
+    infinite = equal(one_more, math.inf)
+    return where(equal(rest, 0), x, where(infinite, one_more, exact))
+
+
+@in_f32
+def atan(x: Node) -> Node:
+    """The argument is brought below 0.42 by atan x = pi/2 - atan 1/x and by one halving of the
+    angle; there the series of 8 terms is exact to f32."""
+    size = absolute(x)
+    inverse = less(scalar(1, x), size)
+    small = where(inverse, div(scalar(1, x), size), size)
+    half = div(small, add(ir.sqrt(add(mul(small, small), 1)), 1))
+    square = mul(half, half)
+    series = scalar(1 / 17, x)
+    for odd in (15, 13, 11, 9, 7, 5, 3, 1):
+        series = sub(scalar(1 / odd, x), mul(series, square))
+    angle = mul(mul(half, series), 2)
+    angle = where(inverse, sub(scalar(math.pi / 2, x), angle), angle)
+    return where(less(x, 0), negate(angle), angle)
+
+
+@in_f32
+def asin(x: Node) -> Node:
+    """atan(x / sqrt(1 - x^2)); the quotient is infinite at +-1, which is right."""
+    return atan(div(x, ir.sqrt(mul(sub(scalar(1, x), x), add(x, 1)))))
+
+
+@in_f32
+def acos(x: Node) -> Node:
+    """2 atan(sqrt((1 - x) / (1 + x))), accurate close to 1 too."""
+    return mul(atan(ir.sqrt(div(sub(scalar(1, x), x), add(x, 1)))), 2)
+
+
+@in_f32
+def asinh(x: Node) -> Node:
+    """sign(x) log(a + sqrt(a^2 + 1)), a = |x|, written with log1p."""
+    size = absolute(x)
+    square = mul(size, size)
+    more = add(size, div(square, add(ir.sqrt(add(square, 1)), 1)))
+    value = where(less(size, 1e9), log1p(more), add(log(size), LN_2))
+    return where(less(x, 0), negate(value), value)
+
+
+@in_f32
+def acosh(x: Node) -> Node:
+    above = sub(x, 1)
+    return log1p(add(above, ir.sqrt(mul(above, add(x, 1)))))
+
+
+@in_f32
+def atanh(x: Node) -> Node:
+    """log((1 + x) / (1 - x)) / 2."""
+    size = absolute(x)
+    value = mul(log1p(div(mul(size, 2), sub(scalar(1, x), size))), 0.5)
+    return where(less(x, 0), negate(value), value)
 
 
 @in_f32

@@ -175,7 +175,9 @@ EVALUATE: dict[Op, Callable[..., Array]] = {
     Op.SLICE: _slice,
     Op.WINDOW: _window,
     Op.CONCAT: lambda n, *xs: np.concatenate(xs, n.arg),
-    Op.GATHER: lambda n, x, indices: np.take(x, indices, n.arg, mode="clip"),
+    # Clipped before take, which would make large u64 indices negative.
+    Op.GATHER: lambda n, x, indices: np.take(
+        x, np.clip(indices, 0, max(x.shape[n.arg] - 1, 0)).astype(np.int64), n.arg),
     Op.SCATTER: _scatter,
     Op.EXP2: lambda n, x: np.exp2(x),
     Op.LOG2: lambda n, x: np.log2(x),

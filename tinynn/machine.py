@@ -26,7 +26,7 @@ class Machine:
     lanes: int
     registers: int
     has_half: bool
-    near_bytes: int = 128 * 1024
+    near_bytes: int = 256 * 1024
 
 
 _WIDE = "-mprefer-vector-width=512"  # compilers use half of AVX-512 registers unless told

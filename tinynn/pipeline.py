@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from tinynn.compiler import lower, resolve_target
 from tinynn.ir import Graph
 from tinynn.onnx.reader import import_model
 from tinynn.program import Program, TensorSpec
+from tinynn.text import print_graph
 
 if TYPE_CHECKING:
     import onnx
@@ -22,11 +24,11 @@ Progress = Callable[[str, float | None], None]
 
 
 def compile(  # noqa: A001  (the public name)
-        model: str | os.PathLike[str] | bytes | onnx.ModelProto, target: str = "cpu",
+        model: str | os.PathLike[str] | bytes | onnx.ModelProto | Graph, target: str = "cpu",
         precision: str = "f32", threads: int | None = None, *,
         shapes: Mapping[str, Sequence[int]] | None = None, state: Mapping[str, str] | None = None,
         compiler: str | None = None, progress: Progress | None = None) -> artifact.Artifact:
-    """Compile an ONNX model (path, bytes or ModelProto) into an artifact.
+    """Compile an ONNX model (path, bytes or ModelProto) or a traced graph into an artifact.
 
     target: "cpu" (this host), "cpu:x86-64-v3", "cpu:aarch64", ...; several separated by commas.
     precision: of arithmetic; "f32". threads: for the runtime's default; None decides when loaded.
@@ -42,7 +44,12 @@ def compile(  # noqa: A001  (the public name)
     stage = _Stages(progress)
     with stage("import"):
         fixed = {name: tuple(shape) for name, shape in (shapes or {}).items()}
-        graph = import_model(model, shapes=fixed or None)
+        if isinstance(model, Graph):
+            if fixed:
+                raise ValueError("shapes: a graph has all its shapes; give them to trace().")
+            graph = replace(model, state=dict(model.state))
+        else:
+            graph = import_model(model, shapes=fixed or None)
         declare_state(graph, state or {})
     codes = []
     for name in target.split(","):
@@ -82,8 +89,10 @@ def _spec(name: str, node: Any) -> TensorSpec:
 
 
 def _source_sha256(model: Any) -> str:
-    """Of the file's bytes; of a ModelProto in its deterministic encoding."""
-    if isinstance(model, bytes):
+    """Of the file's bytes; of a ModelProto in its deterministic encoding; of a graph's text."""
+    if isinstance(model, Graph):
+        data = print_graph(model).encode()
+    elif isinstance(model, bytes):
         data = model
     elif isinstance(model, (str, os.PathLike)):
         data = Path(model).read_bytes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from compiled_models.standin import MODELS, Options, build
+from compiled_models.standin import MODELS, VARIANTS, Options, build
 from compiled_models.standin.net import CHOICES
 
 
@@ -14,7 +14,8 @@ def main() -> None:
         description="Write openpilot-shaped ONNX models with random weights.",
     )
     parser.add_argument("--out", type=Path, default=Path("models"), help="directory to write to")
-    parser.add_argument("--only", action="append", choices=MODELS, help="may be repeated")
+    parser.add_argument("--only", action="append", choices=MODELS | VARIANTS,
+                        help="may be repeated; default: all but the variants of other releases")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--weights", choices=CHOICES["weights"], default="f16", help="storage")
     parser.add_argument("--compute", choices=CHOICES["compute"], default="f32",

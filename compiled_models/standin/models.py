@@ -8,18 +8,16 @@ driving_policy               same, N 1000            attention over 25 features
 driving_supercombo           0.11.2, N 2576          the two above in one graph
 driving_supercombo_stateful  after 0.11.2, N 2576    the same with its queues in the graph
 dmonitoring                  0.10.3, N 551           MobileNetV4-Conv-Small, tanh GELU
+
+`variants` has the contracts that differ from these in their borders only.
 """
 from __future__ import annotations
 
-import base64
 import math
-import pickle
-import uuid
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from compiled_models.standin.backbones import (
     efficientnet_b2,
@@ -37,22 +35,24 @@ from compiled_models.standin.layers import (
     mlp,
     resblock,
 )
-from compiled_models.standin.net import Net, Options, Value
+from compiled_models.standin.net import Net, Value
 
-UNTRAINED = "none; random weights, meaningless outputs"
 FEATURES = 512  # width of hidden_state
 FEATURE_STD = 1 / math.sqrt(FEATURES)  # of the elements of a vector of norm 1
 FRAME_SKIP = 4  # 20 Hz runs per 5 Hz context step
 TOKEN_STEP = 3  # of the features at 5 Hz every third becomes a token: 8 past ones and the current
 PICTURE = (1, 12, 128, 256)  # two frames of six half-size planes
-# Heads that look at the current pictures alone: head -> (hidden width, output width).
+# Heads that look at the current pictures alone: (hidden width, output width).
 FRAME_HEADS = {
     "desire_pred": (256, 32),
     "pose": (256, 12),
     "wide_from_device_euler": (256, 6),
     "road_transform": (256, 12),
 }
+LINE_HEADS = {"lane_lines": (512, 528), "lane_lines_prob": (384, 8), "road_edges": (512, 264)}
+ROAD_HEADS = {**LINE_HEADS, "lead": (512, 144), "lead_prob": (256, 3)}
 Slices = dict[str, slice]
+Sizes = dict[str, tuple[int, int]]  # head -> (hidden width, output width)
 
 
 def finish(net: Net, parts: dict[str, Value], pad: int | None = None,
@@ -193,13 +193,7 @@ def supercombo_097(net: Net) -> Slices:
         "desire_state": (256, 8),
         "sim_pose": (256, 12),
     }, 3)
-    with net.scope("action_block"):
-        last = net.gather(curvature, 99, 1)
-        x = mlp(net, net.concat([summary, params, last], 1), "in_layer", [128])
-        x = resblock(net, resblock(net, x, "resblocks.0"), "resblocks.1")
-        x = linear(net, x, "out", 2)
-        x = net.op("Clip", [x, net.const(-10.0), net.const(10.0)], x.shape)
-        out["desired_curvature"] = net.scale(x, "Mul", [0.5, 1.0])
+    out["desired_curvature"] = desired_curvature(net, summary, params, curvature)
     order = ("plan", "lane_lines", "lane_lines_prob", "road_edges", "lead", "lead_prob",
              "desire_state", "meta", "desire_pred", "pose", "wide_from_device_euler", "sim_pose",
              "road_transform", "desired_curvature")
@@ -207,28 +201,42 @@ def supercombo_097(net: Net) -> Slices:
                   open_end=True)
 
 
-def vision_parts(net: Net, raw: Value) -> dict[str, Value]:
-    """uint8 (1, 24, 128, 256), narrow camera first -> the parts of driving_vision, 1576 wide."""
+def desired_curvature(net: Net, summary: Value, params: Value, past: Value) -> Value:
+    """Mean and log-std (1, 2) from summary (1, 512), lateral params (1, 2), past ones (1, L, 1)."""
+    with net.scope("action_block"):
+        last = net.gather(past, past.shape[1] - 1, 1)
+        x = mlp(net, net.concat([summary, params, last], 1), "in_layer", [128])
+        x = resblock(net, resblock(net, x, "resblocks.0"), "resblocks.1")
+        x = linear(net, x, "out", 2)
+        x = net.op("Clip", [x, net.const(-10.0), net.const(10.0)], x.shape)
+        return net.scale(x, "Mul", [0.5, 1.0])
+
+
+def vision_parts(net: Net, raw: Value, road: Sizes) -> dict[str, Value]:
+    """uint8 (1, 24, 128, 256), narrow camera first -> the parts of a vision model.
+
+    road: heads that look at the road, beside those that every model has.
+    """
     with net.scope("vision"):
         vision = fastvit_t12(net, pixels(net, net.cast(raw)))
     x = mlp(net, vision, "hydra/in_layer", [FEATURES])
     out = heads(net, x, "hydra", {"meta": (256, 55), **FRAME_HEADS}, 2)
-    x = mlp(net, vision, "road_hydra/in_layer", [FEATURES])
-    out |= heads(net, x, "road_hydra", {
-        "lane_lines": (512, 528),
-        "lane_lines_prob": (384, 8),
-        "road_edges": (512, 264),
-        "lead": (512, 144),
-        "lead_prob": (256, 3),
-    }, 2)
+    if road:
+        x = mlp(net, vision, "road_hydra/in_layer", [FEATURES])
+        out |= heads(net, x, "road_hydra", road, 2)
     return out | {"hidden_state": summarize(net, vision)}
+
+
+def summarize_past(net: Net, features: Value, desire: Value, traffic: Value) -> Value:
+    """features (1, 25, 512), desire (1, 200), traffic (1, 2) -> (1, 512)."""
+    tokens = net.gather(features, range(0, 25, TOKEN_STEP), 1)
+    tokens = net.concat([tokens, command_token(net, desire, traffic)], 1)
+    return temporal(net, tokens, "gelu", spelt_norm=False)
 
 
 def policy_parts(net: Net, features: Value, desire: Value, traffic: Value) -> dict[str, Value]:
     """features (1, 25, 512), desire (1, 200), traffic (1, 2) -> the parts of driving_policy."""
-    tokens = net.gather(features, range(0, 25, TOKEN_STEP), 1)
-    tokens = net.concat([tokens, command_token(net, desire, traffic)], 1)
-    x = temporal(net, tokens, "gelu", spelt_norm=False)
+    x = summarize_past(net, features, desire, traffic)
     return heads(net, x, "temporal_hydra", {"plan": (256, 990), "desire_state": (128, 8)}, 2)
 
 
@@ -243,7 +251,7 @@ def policy_inputs(net: Net, length: int) -> tuple[Value, Value, Value]:
 def driving_vision(net: Net) -> Slices:
     """0.10.1 to 0.11.1: pictures -> everything that needs no memory, and hidden_state."""
     imgs = [net.input_u8(name, PICTURE) for name in ("img", "big_img")]
-    return finish(net, vision_parts(net, net.concat(imgs, 1)), pad=0)
+    return finish(net, vision_parts(net, net.concat(imgs, 1), ROAD_HEADS), pad=0)
 
 
 def driving_policy(net: Net) -> Slices:
@@ -257,7 +265,7 @@ def driving_supercombo(net: Net) -> Slices:
     imgs = [net.input_u8(name, PICTURE) for name in ("img", "big_img")]
     past, desire, traffic = policy_inputs(net, 24)
     net.input("action_t", (1, 2))
-    parts = vision_parts(net, net.concat(imgs, 1))
+    parts = vision_parts(net, net.concat(imgs, 1), ROAD_HEADS)
     current = net.reshape(parts["hidden_state"], 1, 1, FEATURES)
     features = net.concat([past, current], 1)
     return finish(net, parts | policy_parts(net, features, desire, traffic), pad=2)
@@ -284,7 +292,7 @@ def driving_supercombo_stateful(net: Net) -> Slices:
     windows = net.reshape(pulses, 25, FRAME_SKIP, 8)
     windows = net.reduce("ReduceMax", windows, [1], keep=False, std=0.1)
     pair = net.gather(images, [0, FRAME_SKIP], 1)
-    parts = vision_parts(net, net.reshape(pair, 1, 24, 128, 256))
+    parts = vision_parts(net, net.reshape(pair, 1, 24, 128, 256), ROAD_HEADS)
     current = net.reshape(parts["hidden_state"], 1, 1, FEATURES)
     features = net.concat([net.slice(past, 0, 0, FRAME_SKIP), current], 0)
     features = net.reshape(features, 1, 25, FEATURES)
@@ -303,7 +311,14 @@ DRIVER_SEAT = (
 
 
 def dmonitoring(net: Net) -> Slices:
-    """Driver monitoring of 0.10.3: the 960x1440 luma picture as one row, and the calibration.
+    """Driver monitoring of 0.10.3."""
+    return monitor(net, DRIVER_SEAT)
+
+
+def monitor(net: Net, seat: Sequence[str]) -> Slices:
+    """Driver monitoring: the 960x1440 luma picture as one row, and the calibration.
+
+    seat: outputs of each of the two seats, face_descs is 12 wide, the others 1.
 
     Known: 8x12 cells of 128 channels enter a 1x1 to 960, tanh GELU and the mean, which is how
     MobileNetV4-Conv-Small ends on a quarter of the resolution. How the picture is quartered (space
@@ -321,50 +336,8 @@ def dmonitoring(net: Net) -> Slices:
     y = linear(net, x, "res_layer.0", FEATURES, "relu")
     y = linear(net, y, "res_layer.2", FEATURES, std=0.6)
     x = activation(net, net.add(x, y), "relu")
-    sides = [f"{key}_{side}" for side in ("lhd", "rhd") for key in DRIVER_SEAT]
+    sides = [f"{key}_{side}" for side in ("lhd", "rhd") for key in seat]
     out = {}
     for key in [*sides, "wheel_on_right"]:
         out[key] = linear(net, x, f"heads/{key}", 12 if "descs" in key else 1)
     return finish(net, {**out, "features": x})
-
-
-MODELS: dict[str, Callable[[Net], Slices]] = {
-    function.__name__: function
-    for function in (
-        supercombo_08,
-        supercombo_097,
-        driving_vision,
-        driving_policy,
-        driving_supercombo,
-        driving_supercombo_stateful,
-        dmonitoring,
-    )
-}
-
-
-def build(name: str, options: Options | None = None) -> onnx.ModelProto:
-    """The named model, checked, with its metadata; equal bytes for equal arguments.
-
-    metadata_props: `model_checkpoint` and `output_slices` as real files have them (the slices are
-    base64 text of a pickled dict; only written here, never unpickled), and `training`, which says
-    that there was none. Raises ValueError for an unknown name.
-    """
-    if name not in MODELS:
-        raise ValueError(f"there is no stand-in model {name!r}; known are: {', '.join(MODELS)}")
-    options = options or Options()
-    net = Net(options)
-    slices = MODELS[name](net)
-    graph = helper.make_graph(net.nodes, name, net.inputs, net.outputs,
-                              [*net.initializers.values()],
-                              doc_string="Random weights, not trained. Never to drive a car.")
-    model = helper.make_model(graph, producer_name="tinydrive stand-in",
-                              ir_version=9 if net.opset >= 20 else 8,
-                              opset_imports=[helper.make_opsetid("", net.opset)])
-    checkpoint = uuid.uuid5(uuid.NAMESPACE_OID, f"{name} {options}")
-    helper.set_model_props(model, {
-        "model_checkpoint": f"{checkpoint}/{options.seed}",
-        "output_slices": base64.encodebytes(pickle.dumps(slices, 4)).decode(),
-        "training": UNTRAINED,
-    })
-    onnx.checker.check_model(model, full_check=True)
-    return model

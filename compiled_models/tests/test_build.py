@@ -2,7 +2,7 @@
 import sys
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import onnx
 import pytest
@@ -21,6 +21,15 @@ threads = 2
 
 
 class FakeArtifact:
+    """8 bytes; the larger of its two targets has 3 kernels, 100 bytes of arena and 9 flop."""
+
+    manifest: ClassVar = {"targets": [
+        {"steps": [0] * 3, "arena_nbytes": 64, "expect": {"flop": 9}},
+        {"steps": [0] * 2, "arena_nbytes": 100, "expect": {"flop": 7}}]}
+
+    def to_bytes(self) -> bytes:
+        return b"artifact"
+
     def save(self, path: Path) -> None:
         path.write_bytes(b"artifact")
 
@@ -100,6 +109,32 @@ def test_errors_are_one_line_and_status_2(tmp_path: Path, recipe: Path,
     assert first.startswith("compiled_models.build: ")
     assert "absent.toml" in first
     assert second == "compiled_models.build: the model has a node that cannot be compiled"
+
+
+def test_within_its_budget(tmp_path: Path, recipe: Path, calls: Calls) -> None:
+    budget = "[budget]\nkernels = 3\narena_bytes = 100\nartifact_bytes = 8\nflop = 9\n"
+    recipe.write_text(recipe.read_text() + budget)
+    assert main([str(recipe), "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "tiny.tnn").exists()
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("[budget]\nflop = 10\nkernels = 2", "kernels is 3 and may be 2 (line 9)"),
+    ("[budget]\n  arena_bytes=99", "arena_bytes is 100 and may be 99 (line 8)"),
+    ("budget.artifact_bytes = 7", "artifact_bytes is 8 and may be 7 (line 7)"),
+    ("budget = {'flop' = 8}", "flop is 9 and may be 8 (line 7)"),
+    ("[budget]\nkernels = 0\nflop = 0",
+     "kernels is 3 and may be 0 (line 8); flop is 9 and may be 0 (line 9)"),
+])
+def test_over_budget_is_one_line_and_writes_nothing(
+        tmp_path: Path, recipe: Path, calls: Calls, capsys: pytest.CaptureFixture[str],
+        text: str, words: str) -> None:
+    recipe.write_text(f"{recipe.read_text()}{text}\n")
+    assert main([str(recipe), "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        f"compiled_models.build: {recipe}: over budget: {words}. Make the compiled model smaller, "
+        "or raise the number in that line and say why.\n")
+    assert not (tmp_path / "tiny.tnn").exists()
 
 
 def test_a_recipe_can_be_named(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from compiled_models.recipe import RecipeError, read_recipe, read_recipes
+from compiled_models.recipe import BUDGETS, RecipeError, read_recipe, read_recipes
 from compiled_models.standin import MODELS
 
 GOOD = """
@@ -27,6 +27,7 @@ def test_bundled_recipes_cover_every_standin() -> None:
         assert recipe.path.stem == recipe.name
         assert recipe.targets == ("cpu",)
         assert recipe.notes
+        assert sorted(recipe.budget) == sorted(BUDGETS)
 
 
 def test_a_full_recipe(tmp_path: Path) -> None:
@@ -36,6 +37,9 @@ notes = "for a test"
 [options]
 seed = 4
 compute = "f16"
+[budget]
+kernels = 40
+arena_bytes = 1_000_000
 """
     recipe = read_recipe(recipe_file(tmp_path, text))
     assert recipe.name == "tiny"
@@ -46,6 +50,7 @@ compute = "f16"
     assert recipe.threads == 2
     assert recipe.options == {"seed": 4, "compute": "f16"}
     assert recipe.notes == "for a test"
+    assert recipe.budget == {"kernels": 40, "arena_bytes": 1_000_000}
 
 
 def test_an_onnx_source_is_seen_from_the_recipe(tmp_path: Path) -> None:
@@ -74,6 +79,10 @@ def test_an_onnx_source_is_seen_from_the_recipe(tmp_path: Path) -> None:
     (GOOD.replace("driving_policy", "nope"), "no stand-in model 'nope'; known are supercombo_08"),
     (GOOD + "[options]\nsed = 1", "unknown option sed; known are seed, weights"),
     (GOOD + "[options]\nweights = 'f64'", "weights must be one of f16, f32; got 'f64'"),
+    (GOOD + "budget = 3", "budget must be a table, got 3"),
+    (GOOD + "[budget]\nkernel = 1", "unknown budget kernel; known are kernels, arena_bytes"),
+    (GOOD + "[budget]\nkernels = 1.5", "in [budget], kernels must be a whole number, got 1.5"),
+    (GOOD + "[budget]\nflop = -1", "in [budget], flop must be a whole number, got -1"),
     (GOOD.replace("standin:driving_policy", "x.onnx"), "x.onnx is not there"),
     (GOOD.replace("standin:driving_policy", "x.onnx") + "[options]\nseed = 1",
      "belong to stand-in models"),

@@ -10,12 +10,16 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from compiled_models.standin import MODELS, UNTRAINED, Options, build
+from compiled_models.standin import MODELS, UNTRAINED, VARIANTS, Options, build
 from tinynn.onnx.reader import import_model
 
 Models = dict[str, onnx.ModelProto]
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "models"
 
+OLD_POLICY = {
+    "desire": ("float32", (1, 25, 8)), "traffic_convention": ("float32", (1, 2)),
+    "lateral_control_params": ("float32", (1, 2)), "prev_desired_curv": ("float32", (1, 25, 1)),
+    "features_buffer": ("float32", (1, 25, 512))}
 # name -> width of `outputs`, and input -> (element type, shape).
 CONTRACTS = {
     "supercombo_08": (6472, {
@@ -43,6 +47,49 @@ CONTRACTS = {
         "state_feat_q": ("float32", (96, 1, 512))}),
     "dmonitoring": (551, {
         "input_img": ("uint8", (1, 1382400)), "calib": ("float32", (1, 3))}),
+    "driving_vision_632": (632, {
+        "input_imgs": ("uint8", (1, 12, 128, 256)),
+        "big_input_imgs": ("uint8", (1, 12, 128, 256))}),
+    "driving_policy_5884": (5884, OLD_POLICY),
+    "driving_vision_1432": (1432, {
+        "img": ("uint8", (1, 12, 128, 256)), "big_img": ("uint8", (1, 12, 128, 256))}),
+    "driving_policy_5072": (5072, OLD_POLICY),
+    "driving_vision_1536": (1536, {
+        "img": ("uint8", (1, 12, 128, 256)), "big_img": ("uint8", (1, 12, 128, 256))}),
+    "driving_policy_4968": (4968, OLD_POLICY),
+    "driving_off_policy": (1940, {
+        "desire_pulse": ("float32", (1, 25, 8)), "traffic_convention": ("float32", (1, 2)),
+        "features_buffer": ("float32", (1, 25, 512))}),
+    "dmonitoring_545": (545, {
+        "input_img": ("uint8", (1, 1382400)), "calib": ("float32", (1, 3))}),
+    "dmonitoring_553": (553, {
+        "input_img": ("uint8", (1, 1382400)), "calib": ("float32", (1, 3))}),
+}
+
+# Where real files of these generations have their outputs: name -> end of each.
+ENDS = {
+    "driving_vision_632": {
+        "meta": 55, "desire_pred": 87, "pose": 99, "wide_from_device_euler": 105,
+        "road_transform": 117, "hidden_state": 629},
+    "driving_vision_1432": {
+        "road_transform": 117, "lane_lines": 645, "lane_lines_prob": 653, "road_edges": 917,
+        "hidden_state": 1429},
+    "driving_vision_1536": {
+        "road_edges": 917, "lead": 1019, "lead_prob": 1022, "hidden_state": 1534},
+    "driving_policy_5884": {
+        "plan": 4955, "lane_lines": 5483, "lane_lines_prob": 5491, "road_edges": 5755,
+        "lead": 5857, "lead_prob": 5860, "desire_state": 5868, "sim_pose": 5880,
+        "desired_curvature": 5882},
+    "driving_policy_5072": {
+        "plan": 4955, "desire_state": 4963, "desired_curvature": 4965, "lead": 5067,
+        "lead_prob": 5070},
+    "driving_policy_4968": {"plan": 4955, "desire_state": 4963, "desired_curvature": 4965},
+    "driving_off_policy": {
+        "plan": 990, "lane_lines": 1518, "lane_lines_prob": 1526, "road_edges": 1790,
+        "lead": 1934, "lead_prob": 1937},
+    "dmonitoring_545": {"wheel_on_right": 33, "features": 545},
+    "dmonitoring_553": {
+        "sleep_prob_lhd": 20, "sleep_prob_rhd": 40, "wheel_on_right": 41, "features": 553},
 }
 
 # (name, options, digest of nodes and parameters); they must never change.
@@ -128,7 +175,7 @@ def test_graphs_equal_those_of_the_reference_generator(options: dict[str, Any]) 
 
 @pytest.fixture(scope="module")
 def models() -> Models:
-    return {name: build(name) for name in MODELS}
+    return {name: build(name) for name in MODELS | VARIANTS}
 
 
 @pytest.mark.parametrize("name", CONTRACTS)
@@ -137,6 +184,12 @@ def test_contract(models: Models, name: str) -> None:
     graph = models[name].graph
     assert declared(graph.input) == inputs
     assert declared(graph.output)["outputs"] == ("float32", (1, width))
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_outputs_lie_where_real_models_have_them(models: Models, name: str) -> None:
+    slices = import_model(models[name]).metadata["output_slices"]
+    assert {key: slices[key][1] for key in ENDS[name]} == ENDS[name]
 
 
 def test_states_of_the_stateful_model_come_back_in_the_same_shape(models: Models) -> None:

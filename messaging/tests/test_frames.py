@@ -130,16 +130,15 @@ def test_pictures_of_the_wrong_size_are_refused(bus: Bus) -> None:
 
 
 class Inbox:
-    """In place of a client's socket: what is in it has arrived, nothing else does."""
+    """In place of a client's subscriber: what is in it has arrived, nothing else does."""
 
     def __init__(self) -> None:
         self.waiting: list[bytes] = []
 
-    def poll(self, timeout: int) -> int:
-        return len(self.waiting)
+    def wait(self, timeout_s: float) -> None: ...
 
-    def recv(self, flags: int) -> bytes:
-        return self.waiting.pop(0)
+    def receive(self) -> bytes | None:
+        return self.waiting.pop(0) if self.waiting else None
 
     def close(self) -> None: ...
 
@@ -164,8 +163,9 @@ def pair(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
     ):
         assert client.connect(SOON)
         inbox = Inbox()
-        client._socket.close()
-        monkeypatch.setattr(client, "_socket", inbox)
+        client._heard.close()
+        monkeypatch.setattr(client, "_heard", inbox)
+        monkeypatch.setattr(client, "_waiter", inbox)
         monkeypatch.setattr(server._publisher, "send", inbox.waiting.append)
         yield Pair(server, client, inbox)
 

@@ -41,6 +41,20 @@ def test_release_0_9_7() -> None:
     assert contract.era == "direct"
 
 
+def test_single_file_with_history_at_5_hz() -> None:
+    """Master from October 2024 to January 2025: before pictures, too, were 4 runs apart."""
+    slices = {"plan": [0, 4955, None], "desired_curvature": [5970, 5972, None],
+              "hidden_state": [5972, None, None]}
+    model = fakes.runner(
+        {**IMAGES_09, "desire": ((1, 25, 8), "f32"), "traffic_convention": VECTOR,
+         "lateral_control_params": VECTOR, "prev_desired_curv": ((1, 25, 1), "f32"),
+         "features_buffer": ((1, 24, 512), "f32")}, 6484, slices)
+    made = feeds(describe(model))
+    assert made["input_imgs"].rows == made["big_input_imgs"].rows == (-2, -1)
+    assert made["features_buffer"].rows == tuple(range(-96, -3, 4))
+    assert (made["desire"].rows, made["desire"].pool) == (tuple(range(-100, 0)), 4)
+
+
 def test_release_0_8() -> None:
     slices = {"plan": [0, 4955, None], "meta": [5868, 5948, None], "hidden_state": [5960, 6472, 1]}
     model = fakes.runner(
@@ -89,6 +103,33 @@ def test_split_model() -> None:
     assert contract.queues["features"].length == 97
     assert contract.graphs[0].slices.keys() == {"hidden_state", "lead"}
     assert contract.era == "0.10"
+
+
+def off_policy() -> fakes.FakeRunner:
+    inputs: dict[str, fakes.Tensor] = {
+        "desire_pulse": ((1, 25, 8), "f32"), "traffic_convention": VECTOR,
+        "features_buffer": ((1, 25, 512), "f32")}
+    slices = {"plan": [0, 990, None], "lane_lines": [990, 1518, None], "pad": [-3, None, None]}
+    return fakes.runner(inputs, 1940, slices)
+
+
+def test_three_files() -> None:
+    contract = describe(vision(), policy(), off_policy())
+    assert [set(graph.slices) for graph in contract.graphs] == [
+        {"hidden_state", "lead"}, {"plan", "lane_lines"}, {"plan", "desire_state"}]
+    for graph in (1, 2):
+        made = feeds(contract, graph)
+        assert made["features_buffer"].rows == tuple(range(-97, 0, 4))
+        assert made["desire_pulse"].pool == 4
+    assert contract.era == "0.10"
+
+
+def test_three_files_name_the_one_that_does_not_fit() -> None:
+    bad = fakes.runner({"features_buffer": ((1, 24, 512), "f32")}, 990, {"plan": [0, 990, None]})
+    with pytest.raises(ContractError, match="The off-policy model has the input 'features_buffer'"):
+        describe(vision(), policy(), bad)
+    with pytest.raises(ContractError, match="The on-policy model has the input 'features_buffer'"):
+        describe(vision(), bad, off_policy())
 
 
 def test_split_model_at_20_hz() -> None:
@@ -166,8 +207,10 @@ def changed(**inputs: fakes.Tensor) -> fakes.FakeRunner:
 
 
 @pytest.mark.parametrize(("model", "message"), [
-    (changed(radar_tracks=((1, 192), "f32")), r"input 'radar_tracks' \(1, 192\)"),
-    (changed(lat_planner_state=((1, 4), "f32")), "input 'lat_planner_state'"),
+    (changed(radar_tracks=((1, 192), "f32")), r"input 'radar_tracks' \(1, 192\), whose layout"),
+    (changed(lat_planner_state=((1, 4), "f32")), "input 'lat_planner_state'.* own solution"),
+    (changed(driving_style=((1, 12), "f32")), "input 'driving_style'.* does not run such models"),
+    (changed(prev_action=((1, 2), "f32")), "input 'prev_action'.*cannot feed"),
     (changed(img=((1, 6, 128, 256), "u8")), r"'img' with shape \(1, 6, 128, 256\)"),
     (changed(img=(fakes.PICTURE, "i64")), "dtype i64"),
     (changed(features_buffer=((1, 50, 512), "f32")), "'features_buffer'.*rows of features"),

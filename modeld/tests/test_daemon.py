@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from threading import Event, Thread
 from typing import Any
 
@@ -14,10 +15,12 @@ import pytest
 from messaging import Bus, PubMaster, Stream, SubMaster, new_message
 from modeld import daemon
 from modeld.cameras import MEDMODEL, SBIGMODEL, Intrinsics
-from modeld.daemon import INPUTS, OUTPUTS, Daemon, Options
+from modeld.daemon import DEFAULT_DELAYS, INPUTS, OUTPUTS, Daemon, Options
 from modeld.model_state import DrivingModel
+from modeld.params import CarDelays
 from modeld.planner import Planner
 from modeld.source import CameraSource, Picture, SourceFrame
+from modeld.status import RUNNING, STOPPED, read_status, status_path
 from modeld.tests import fakes
 from modeld.warp import prepare_warp, warp_matrix
 
@@ -40,7 +43,8 @@ class Rig:
     """A daemon and everything it talks to. Use it as the replay does: inputs, frame, outputs."""
 
     def __init__(self, bus: Bus, streams: list[Stream], runner: fakes.FakeRunner | None = None,
-                 lockstep: bool = True, intrinsics: bool = True) -> None:
+                 lockstep: bool = True, intrinsics: bool = True,
+                 car: CarDelays = DEFAULT_DELAYS) -> None:
         self.streams = streams
         self.runner = runner or fakes.supercombo()
         self.source = CameraSource(bus, dict.fromkeys(streams, SIZE),
@@ -49,7 +53,7 @@ class Rig:
         self.inputs = PubMaster([name for name in INPUTS if name not in cameras], bus=bus)
         self.outputs = SubMaster(OUTPUTS, bus=bus)
         self.planner = Planner(DrivingModel(self.runner))
-        self.daemon = Daemon(self.planner, bus, Options(lockstep))
+        self.daemon = Daemon(self.planner, bus, Options(lockstep, car))
         assert self.inputs.wait_for_subscribers(timeout=TIMEOUT_S)
         assert self.daemon.wait_for_subscribers(TIMEOUT_S)
         assert self.source.wait_for_readers(TIMEOUT_S)
@@ -291,6 +295,60 @@ def test_announced_delays_that_cannot_be(rig: Rig) -> None:
     rig.step(0)
     expected = [[0.1 + 0.2 + 0.075, 0.15 + 0.3 + 0.075]]
     np.testing.assert_allclose(rig.runner.seen[0]["action_t"], expected, rtol=1e-6)
+
+
+def test_delays_of_a_params_directory_until_carparams_is_seen(
+    bus: Bus, make_rig: MakeRig,
+) -> None:
+    rig = make_rig(Stream.NARROW_ROAD, car=CarDelays(0.4, 0.6))
+    rig.step(0)
+    rig.send("carParams", steerActuatorDelay=0.2, longitudinalActuatorDelay=0.3)
+    rig.step(1)
+    expected = [[[0.4 + 0.2 + 0.075, 0.6 + 0.3 + 0.075]], [[0.2 + 0.2 + 0.075, 0.3 + 0.3 + 0.075]]]
+    np.testing.assert_allclose([seen["action_t"] for seen in rig.runner.seen], expected, rtol=1e-6)
+
+
+def test_limits_of_the_calibration_are_those_of_the_device(rig: Rig) -> None:
+    rig.send("extrinsicsCalibration", rpyCalib=[0.0, 0.2, 0.0])
+    assert not rig.step(0).valid["modelV2"]
+    rig.send("deviceState", deviceType="mici")
+    assert rig.step(1).valid["modelV2"]
+
+
+def test_standing_is_what_carstate_says(rig: Rig) -> None:
+    """A picture that stays the same is a fault, unless the car is known to stand."""
+    rig.send("extrinsicsCalibration", rpyCalib=[0.0, 0.0, 0.0])
+
+    def still(frame_id: int) -> bool:
+        still = frame(0, rig.streams)
+        before = dict(rig.outputs.logMonoTime)
+        sof = 1_000_000_000 + 50_000_000 * frame_id
+        rig.source.publish(replace(still, frame_id=frame_id, timestamp_sof=sof, timestamp_eof=sof),
+                           rig.barrier)
+        step_until(rig.daemon)
+        assert rig.outputs.wait_for({name: before[name] + 1 for name in OUTPUTS}, TIMEOUT_S)
+        return rig.outputs.valid["modelV2"]
+
+    assert [still(i) for i in range(11)] == [True] * 9 + [False] * 2  # carState never seen
+    rig.send("carState", vEgo=0.0)
+    assert still(11)
+    rig.send("carState", vEgo=5.0)
+    assert not still(12)
+
+
+def test_status(rig: Rig, bus: Bus) -> None:
+    path = status_path(bus, "modeld")
+    rig.step(4)
+    written = read_status(path)
+    assert (written.state, written.frames, written.frame_id) == (RUNNING, 1, 4)
+    assert not written.valid
+    assert written.faults == {"not calibrated": 1}
+    rig.send("extrinsicsCalibration", rpyCalib=[0.0, 0.0, 0.0])
+    rig.step(5)
+    rig.close()
+    written = read_status(path)
+    assert (written.state, written.frames, written.frame_id) == (STOPPED, 2, 5)
+    assert written.valid
 
 
 def test_signals_end_the_loop(rig: Rig) -> None:

@@ -5,11 +5,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Event
 
 import pytest
 
-from modeld.__main__ import main, summary
-from modeld.planner import Counters
+from messaging import car
+from modeld.__main__ import _arguments, _car_delays, _files, main
+from modeld.daemon import DEFAULT_DELAYS
+from modeld.params import CarDelays
 from tinynn.tests import handmade
 
 
@@ -56,7 +59,28 @@ def test_no_compiler_is_needed() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_summary() -> None:
-    assert summary(Counters(frames=7)) == "7 frames"
-    counters = Counters(frames=9, dropped=2, not_finite=1)
-    assert summary(counters) == "9 frames: 2 dropped, 1 not finite"
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--model", "a.tnn", "--off-policy", "b.tnn"], "--off-policy goes with --policy"),
+    ([], "--model"),
+])
+def test_options_that_do_not_go_together(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_files_in_the_order_in_which_they_are_named() -> None:
+    """Vision, policy, off-policy: the order of DrivingModel."""
+    given = _arguments(["--off-policy", "o", "--policy", "p", "--model", "v"])
+    assert _files(given) == ["v", "p", "o"]
+    assert _files(_arguments(["--model", "m"])) == ["m"]
+
+
+def test_delays_from_a_params_directory(tmp_path: Path) -> None:
+    assert _car_delays(None, Event()) == DEFAULT_DELAYS
+    params = car.CarParams.new_message(steerActuatorDelay=0.25, longitudinalActuatorDelay=0.5)
+    (tmp_path / "CarParams").write_bytes(params.to_bytes())
+    assert _car_delays(tmp_path, Event()) == CarDelays(0.25, 0.5)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from modeld import cameras
+from modeld import cameras, watch
 from modeld.desire_helper import Driver
 from modeld.model_state import DrivingModel
 from modeld.planner import CarInputs, Planner, Views
@@ -65,7 +65,7 @@ def test_valid_only_with_calibration_and_intrinsics(caplog: pytest.LogCaptureFix
                        (CAR, Views(NARROW, None)), (replace(CAR, rpy=None), VIEWS)):
         made = subject.step(picture(0), picture(0), views, car)
         assert (made.valid, made.odometry_valid) == (False, False)
-    assert subject.counters.not_calibrated == 4
+    assert subject.counters.faults == {watch.NOT_CALIBRATED: 4}
     waiting = [record.message.split(";")[0] for record in caplog.records]  # each said once
     assert waiting == ["Waiting for extrinsicsCalibration", "Waiting for the camera's intrinsics"]
     made = subject.step(picture(1), picture(1), VIEWS, CAR)
@@ -117,7 +117,7 @@ def test_old_and_faulty_frames_are_not_valid(caplog: pytest.LogCaptureFixture) -
     assert subject.step(picture(8), picture(8), VIEWS, car).valid
     assert not subject.step(picture(9, valid=False), picture(9), VIEWS, CAR).valid
     assert not subject.step(picture(10), picture(10, valid=False), VIEWS, CAR).valid
-    assert (subject.counters.stale, subject.counters.camera_fault) == (1, 2)
+    assert subject.counters.faults == {watch.STALE: 1, watch.CAMERA_FAULT: 2}
     assert len(caplog.records) == 2
 
 
@@ -137,7 +137,7 @@ def test_not_finite(caplog: pytest.LogCaptureFixture) -> None:
     assert made[1].model_v2["frameId"] == 1
     assert "position" not in made[1].model_v2
     assert "action" not in made[1].driving_model_data
-    assert subject.counters.not_finite == 2
+    assert subject.counters.faults == {watch.NOT_FINITE: 2}
     assert [r.message.startswith("The model put out numbers") for r in caplog.records] == [True]
 
 
@@ -174,3 +174,76 @@ def test_raw_predictions_on_request() -> None:
     subject = Planner(DrivingModel(fakes.supercombo()), send_raw=True)
     raw = subject.step(picture(0), picture(0), VIEWS, CAR).model_v2["rawPredictions"]
     assert raw == fakes.spread(runner.seen[0], 2576).tobytes()
+
+
+def test_stuck_cameras(caplog: pytest.LogCaptureFixture) -> None:
+    subject = planner()
+    still = [replace(picture(0, seed=1), frame_id=i, timestamp_sof=50_000_000 * i,
+                     timestamp_eof=50_000_000 * i + 15_000_000) for i in range(25)]
+    made = [subject.step(picture(i), still[i], VIEWS, CAR) for i in range(12)]
+    assert [m.valid for m in made] == [True] * 9 + [False] * 3
+    assert [m.odometry_valid for m in made] == [True] * 9 + [False] * 3
+    made = [subject.step(still[i], still[i], VIEWS, CAR) for i in range(12, 23)]
+    assert [m.valid for m in made] == [True] * 9 + [False] * 2
+    assert subject.counters.faults == {watch.STUCK_CAMERA: 5}
+    assert len(caplog.records) == 1
+    assert "The extra camera is stuck" in caplog.text
+    assert "main camera is stuck" in subject.counters.last[watch.STUCK_CAMERA]
+
+
+def test_rendered_pictures_may_stay_the_same_while_the_car_stands() -> None:
+    subject = planner()
+    still = [replace(picture(0), frame_id=i, timestamp_sof=50_000_000 * i,
+                     timestamp_eof=50_000_000 * i + 15_000_000) for i in range(30)]
+    standing = replace(CAR, standing=True)
+    assert all(subject.step(frame, frame, VIEWS, standing).valid for frame in still[:-1])
+    assert not subject.step(still[-1], still[-1], VIEWS, CAR).valid
+
+
+def test_clock_that_jumps() -> None:
+    subject = planner()
+    frames = [picture(i) for i in range(4)]
+    frames[2].timestamp_sof += 2_000_000_000
+    frames[2].timestamp_eof += 2_000_000_000
+    made = [subject.step(frame, frame, VIEWS, CAR) for frame in frames]
+    assert [m.valid for m in made] == [True, True, False, False]  # there, and back again
+    assert subject.counters.faults == {watch.CLOCK_JUMP: 2}
+    assert subject.step(picture(4), picture(4), VIEWS, CAR).valid
+
+
+def test_a_fault_of_both_cameras_is_one_frame() -> None:
+    subject = planner()
+    main, extra = picture(0), picture(0, seed=1)
+    main.timestamp_eof = extra.timestamp_eof = -1
+    assert not subject.step(main, extra, VIEWS, CAR).valid
+    assert subject.counters.faults == {watch.CLOCK_JUMP: 1}
+
+
+@pytest.mark.parametrize(("rpy", "device", "valid"), [
+    ((0.0, 0.18, 0.0), "tici", False), ((0.0, 0.18, 0.0), "mici", True),
+    ((0.0, 0.0, 0.08), "mici", False)])
+def test_calibration_out_of_limits(
+    rpy: tuple[float, float, float], device: str, valid: bool,
+) -> None:
+    runner = fakes.supercombo()
+    subject = planner(runner)
+    frame = picture(0)
+    made = subject.step(frame, frame, VIEWS, replace(CAR, rpy=rpy, device_type=device))
+    assert (made.valid, made.odometry_valid) == (valid, valid)
+    assert subject.counters.faults == ({} if valid else {watch.CALIBRATION_LIMITS: 1})
+    # The model sees the road by it all the same, so that its history is whole afterwards.
+    expected = prepare_warp(warp_matrix(rpy, NARROW, cameras.MEDMODEL), 200, 320)
+    np.testing.assert_array_equal(
+        runner.seen[0]["img"][0, 6:], expected.pack(frame.luma, frame.chroma))
+
+
+@pytest.mark.parametrize("realtime", [False, True])
+def test_a_slow_model_counts_in_real_time_only(realtime: bool) -> None:
+    subject = planner()
+    ticks = iter(0.06 * i for i in range(1000))
+    made = [subject.step(picture(i), picture(i, seed=1), VIEWS, CAR, lambda: next(ticks), realtime)
+            for i in range(watch.SLOW_WINDOW + 1)]
+    late = not realtime
+    assert [m.valid for m in made] == [True] * (watch.SLOW_WINDOW - 1) + [late, late]
+    assert subject.counters.faults == ({watch.SLOW_MODEL: 2} if realtime else {})
+    assert subject.speed.mean == pytest.approx(0.06)

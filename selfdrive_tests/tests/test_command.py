@@ -4,6 +4,7 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from xml.etree import ElementTree
 
 import av
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from messaging import LogReader
 from selfdrive_tests import __main__ as command
+from selfdrive_tests import job
 from selfdrive_tests.drives import Camera
 from selfdrive_tests.pictures import picture_size, still_numbers
 from selfdrive_tests.video import open_video
@@ -38,14 +40,14 @@ def video(tmp_path: Path) -> Path:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     """The small daemon instead of modeld, and an untrained model that needs no file."""
-    model = command.Model("toy", "ab" * 32, "cpu f32", command.UNTRAINED)
+    model = job.Model("toy", "ab" * 32, "cpu f32", job.UNTRAINED)
 
     def start(model: Path, policy: Path | None, namespace: str, flags: Sequence[str]) -> list[str]:
         assert "--lockstep" in flags
         return [sys.executable, str(DAEMON), namespace]
 
-    monkeypatch.setattr(command, "describe_model", lambda path: model)
-    monkeypatch.setattr(command, "modeld_command", start)
+    monkeypatch.setattr(job, "describe_model", lambda path: model)
+    monkeypatch.setattr(job, "modeld_command", start)
 
 
 def arguments(video: Path, out: Path, *more: str) -> list[str]:
@@ -71,7 +73,7 @@ def test_a_replay_writes_everything(
     assert len(stills) == 6
     assert Image.open(stills[0]).size == (768, 384)
     text = (out / "report.html").read_text(encoding="utf-8")
-    assert "breaks off" in text and command.UNTRAINED in text and "plan.mp4" in text
+    assert "breaks off" in text and job.UNTRAINED in text and "plan.mp4" in text
 
 
 def test_replaying_again_gives_the_same_video_and_replaces_the_files(
@@ -97,6 +99,54 @@ def test_video_and_stills_can_be_left_out(video: Path, tmp_path: Path, fake: Non
     assert command.main(arguments(video, out, "--no-video", "--start", "0.2")) == 0
     assert not (out / "plan.mp4").exists()
     assert "<video" not in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_comparison_with_references_a_log_and_an_artifact(
+    video: Path, tmp_path: Path, fake: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refs, junit = tmp_path / "refs", tmp_path / "junit.xml"
+    short = ("--no-video", "--frames", "8")
+    first = arguments(video, tmp_path / "first", *short, "--update-refs", str(refs))
+    assert command.main(first) == 0
+    (log,) = (tmp_path / "first").glob("*--0/rlog.zst")
+
+    same = arguments(video, tmp_path / "same", *short, "--refs", str(refs))
+    assert command.main([*same, "--against", str(log), "--tolerance", "all=exact"]) == 0
+    assert capsys.readouterr().out.count("No difference to") == 2
+
+    # The small daemon tells the speed as the probability of the far left line.
+    faster = ["--speed", "40", "--refs", str(refs), "--junit", str(junit)]
+    assert command.main(arguments(video, tmp_path / "faster", *short, *faster)) == 3
+    printed = capsys.readouterr().out
+    assert "8 of 8 frames differ beyond tolerance (line_far_left_probability)" in printed
+    failures = ElementTree.parse(junit).findall(".//failure")
+    assert len(failures) == 1
+    text = (tmp_path / "faster" / "report.html").read_text(encoding="utf-8")
+    assert "line_far_left_probability: 0.4 here, 0.2 there; tolerance 0.05" in text
+    # One moment of eight frames: the others are less than half a second apart.
+    assert text.count("data:image/jpeg") == 1 and "Worst moments" in text
+
+    other = arguments(video, tmp_path / "two", *short, "--against", "other.tnn")
+    assert command.main(other) == 0
+    assert "No difference to other.tnn in 8 frames." in capsys.readouterr().out
+    assert len(list((tmp_path / "two" / "against").glob("*--0/rlog.zst"))) == 1
+
+
+def test_nothing_to_compare_with_is_an_error_before_the_replay(
+    video: Path, tmp_path: Path, fake: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options, text in (
+        (["--refs", str(tmp_path / "none")], "no such reference. Write it with --update-refs"),
+        (["--against", str(tmp_path / "none.zst")], "No such file"),
+        (["--against", "log"], "has no log of its own"),
+    ):
+        assert command.main(arguments(video, tmp_path / "out", *options)) == 2
+        error = capsys.readouterr().err
+        assert text in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(SystemExit):
+        command.main(arguments(video, tmp_path / "out", "--tolerance", "speed=3"))
+    assert "'speed=3' is not FIELD=TOLERANCE" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -205,3 +205,27 @@ def test_a_foreign_artifact_needs_trust(
     monkeypatch.setenv("TINYDRIVE_HOME", str(tmp_path))
     assert drive_replay([str(road), "--model", str(artifact), "-o", str(tmp_path / "out")]) == 2
     assert f"tinynn trust {artifact}" in capsys.readouterr().err
+
+
+def test_two_drives_at_a_time_compared_with_the_same_artifact(
+    road: Path, artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Workers, daemons, references and a page above: the whole way of a regression run."""
+    drives = tmp_path / "drives"
+    for name in ("one", "two"):
+        shutil.copytree(road, drives / name)
+    refs, out = tmp_path / "refs", tmp_path / "out"
+    run_all = [str(drives), "--model", str(artifact), "--frames", "8", "--no-video", "--jobs", "2"]
+    assert drive_replay([*run_all, "-o", str(out), "--update-refs", str(refs)]) == 0
+    assert sorted(file.name for file in refs.iterdir()) == [
+        "one.plans.jsonl.gz",
+        "two.plans.jsonl.gz",
+    ]
+    exact = ["--refs", str(refs), "--tolerance", "all=exact"]
+    assert drive_replay([*run_all, "-o", str(out), *exact]) == 0
+    assert "All 2 segments are good." in capsys.readouterr().out
+    # Another way of sampling the pictures is another input: that is a difference.
+    other = ["-o", str(tmp_path / "other"), "--sampling", "bilinear"]
+    assert drive_replay([*run_all, *other, *exact]) == 3
+    text = (tmp_path / "other" / "report.html").read_text(encoding="utf-8")
+    assert "Not all of 2 segments are good: 2 differing." in text

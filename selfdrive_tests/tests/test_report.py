@@ -149,6 +149,16 @@ def test_plots_have_titles_units_and_the_right_numbers() -> None:
     assert all(plot.unit for plot in by_title.values())
 
 
+def test_plots_show_both_sides_of_a_comparison() -> None:
+    records = report().records
+    other = {i: replace(plan(i), acceleration=0.01 * i) for i in range(20)}
+    both = next(p for p in plots(records, other=other) if p.title == "Desired acceleration")
+    assert [series.label for series in both.series] == ["compared with", "here"]
+    there, here = (series.values for series in both.series)
+    assert there[:20] == pytest.approx(0.01 * np.arange(20)) and np.isnan(there[20:]).all()
+    assert here == pytest.approx(np.full(40, 0.1))
+
+
 def test_plot_is_drawn_with_its_unit() -> None:
     records = report().records
     element = svg(plots(records)[0], records)

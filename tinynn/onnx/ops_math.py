@@ -1,6 +1,7 @@
 """Lowerings: arithmetic, comparisons, activations, reductions."""
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ import numpy as np
 from tinynn import derived as d
 from tinynn import ir
 from tinynn.ir import DType, Node
-from tinynn.onnx.errors import ModelError
+from tinynn.onnx.errors import ModelError, UnsupportedModel
 from tinynn.onnx.protos import element_type
 from tinynn.onnx.registry import Call, is_static, lowers, normal_axis, static, static_scalar
 
@@ -25,13 +26,21 @@ _BINARY: dict[str, Callable[[Node, Node], Node]] = {
 }
 
 
-@lowers(*_BINARY, since=7)
+@lowers(*_BINARY)
 def binary(call: Call, a: Node, b: Node) -> Node:
-    return _BINARY[call.op](a, b)
+    return _BINARY[call.op](a, _old_broadcast(call, a, b))
+
+
+def _old_broadcast(call: Call, a: Node, b: Node) -> Node:
+    """b, whose axes before opset 7 may start at an axis of a instead of ending with its last."""
+    if call.opset >= 7 or not call.flag("broadcast") or not call.has("axis"):
+        return b
+    behind = len(a.shape) - call.axis(len(a.shape)) - len(b.shape)
+    return ir.reshape(b, (*b.shape, *[1] * behind))
 
 
 _UNARY: dict[str, Callable[[Node], Node]] = {
-    "Identity": lambda x: x, "Neg": d.negate, "Abs": d.absolute, "Sign": d.sign,
+    "Neg": d.negate, "Abs": d.absolute, "Sign": d.sign,
     "Sqrt": ir.sqrt, "Floor": ir.floor, "Ceil": d.ceil, "Round": d.round_even,
     "Exp": d.exp, "Log": d.log, "Sin": ir.sin, "Cos": d.cos, "Not": d.logical_not,
     "Relu": d.relu, "Sigmoid": d.sigmoid, "Tanh": d.tanh, "Erf": d.erf, "Softplus": d.softplus,
@@ -39,6 +48,8 @@ _UNARY: dict[str, Callable[[Node], Node]] = {
     "Softsign": lambda x: d.div(x, d.add(d.absolute(x), 1)),
     "HardSwish": lambda x: d.mul(x, hard_sigmoid(x, 1 / 6, 0.5)),
     "Mish": d.in_f32(lambda x: d.mul(x, d.tanh(d.softplus(x)))),
+    "Sinh": d.sinh, "Cosh": d.cosh, "Tan": d.tan, "Asin": d.asin, "Acos": d.acos,
+    "Atan": d.atan, "Asinh": d.asinh, "Acosh": d.acosh, "Atanh": d.atanh,
     "IsNaN": lambda x: d.logical_not(ir.equal(x, x)),
 }
 
@@ -69,9 +80,10 @@ def total(call: Call, first: Node, *rest: Node) -> Node:
     return d.div(first, 1 + len(rest)) if call.op == "Mean" else first
 
 
-@lowers("Pow", since=7)
+@lowers("Pow")
 def power(call: Call, x: Node, y: Node) -> Node:
     """Constant exponents become multiplications and square roots where they can."""
+    y = _old_broadcast(call, x, y)
     shape = d.broadcast_shape(x.shape, y.shape)
     if y.size == 1 and is_static(y):
         exponent = float(static_scalar(y, "the exponent"))
@@ -155,8 +167,11 @@ def leaky_relu(call: Call, x: Node) -> Node:
     return d.where(d.less(x, 0), d.mul(x, call.number("alpha", 0.01)), x)
 
 
-@lowers("PRelu", since=7)
+@lowers("PRelu")
 def prelu(call: Call, x: Node, slope: Node) -> Node:
+    """Before opset 7 a slope with one axis has an element per channel."""
+    if call.opset < 7 and slope.size > 1:
+        slope = ir.reshape(slope, (slope.size, *[1] * (len(x.shape) - 2)))
     return d.where(d.less(x, 0), d.mul(x, d.broadcast_to(slope, x.shape)), x)
 
 
@@ -224,8 +239,7 @@ def softmax(call: Call, x: Node) -> Node:
 def _hardmax(x: Node, axis: int) -> Node:
     """1 at the first largest element, 0 elsewhere."""
     first = d.unsqueeze(_arg_extreme(x, axis, last=False), axis)
-    positions = d.broadcast_to(_positions(x, axis), x.shape)
-    return ir.cast(d.equal(positions, first), x.dtype)
+    return ir.cast(d.equal(d.positions(x.shape, axis), first), x.dtype)
 
 
 # Reductions
@@ -268,16 +282,10 @@ def reduce(call: Call, x: Node, axes_input: Node | None = None) -> Node:
     return result
 
 
-def _positions(x: Node, axis: int) -> Node:
-    """0, 1, 2, ... along the axis, length 1 along all others."""
-    shape = [n if i == axis else 1 for i, n in enumerate(x.shape)]
-    return ir.const(np.arange(x.shape[axis], dtype=np.int64).reshape(shape))
-
-
 def _arg_extreme(x: Node, axis: int, last: bool) -> Node:
     """Position (i64) of the largest element along the axis, which is removed."""
     found = d.equal(x, d.reduce_keep(x, "max", (axis,)))
-    positions = d.broadcast_to(_positions(x, axis), x.shape)
+    positions = d.positions(x.shape, axis)
     if last:
         return ir.reduce(d.where(found, positions, d.scalar(-1, positions)), "max", (axis,))
     beyond = d.scalar(x.shape[axis], positions)
@@ -292,67 +300,21 @@ def arg_extreme(call: Call, x: Node) -> Node:
     return d.unsqueeze(found, axis) if call.flag("keepdims", True) else found
 
 
-@lowers("CumSum", since=11)
-def cumsum(call: Call, x: Node, axis_input: Node) -> Node:
-    """Sum over windows that end at each element, on x padded in front with zeros."""
+@lowers("CumSum", "CumProd", since=11)
+def cumulative(call: Call, x: Node, axis_input: Node) -> Node:
+    """Sum or product over windows that end at each element, on x padded in front."""
     rank = len(x.shape)
     axis = normal_axis(int(static_scalar(axis_input, "the axis")), rank)
     length = x.shape[axis]
     if length == 0:
         return x
     reverse, exclusive = call.flag("reverse"), call.flag("exclusive")
-    front, back = (0, length - 1) if reverse else (length - 1, 0)
-    padded = ir.pad(x, [(front, back) if i == axis else (0, 0) for i in range(rank)])
-    sums = ir.reduce(ir.window(padded, [(axis, length, 1, 1)]), "sum", (rank,))
-    return d.sub(sums, x) if exclusive else sums
-
-
-# Quantisation
-
-def _per_axis(call: Call, x: Node, values: Node, name: str = "axis") -> Node:
-    """A scale or zero point per tensor or per element of an axis, ready to broadcast."""
-    if values.size == 1:
-        return ir.reshape(values, ())
-    if len(values.shape) != 1 or call.integer("block_size", 0):
-        raise ModelError("blocked quantisation is not supported")
-    axis = call.axis(len(x.shape), 1)
-    return ir.reshape(values, [n if i == axis else 1 for i, n in enumerate(x.shape)])
-
-
-@lowers("QuantizeLinear", since=10)
-def quantize(call: Call, x: Node, scale: Node, zero: Node | None = None) -> Node:
-    """saturate(round_half_even(x / scale) + zero)."""
-    wanted = call.integer("output_dtype", 0)
-    target = element_type(wanted) if wanted else DType.U8
-    if zero is not None:
-        target = zero.dtype
-    wide = ir.cast(x, DType.F32)
-    value = d.round_even(d.div(wide, ir.cast(_per_axis(call, x, scale), DType.F32)))
-    if zero is not None:
-        value = d.add(value, ir.cast(_per_axis(call, x, zero), DType.F32))
-    return ir.cast(value, target)
-
-
-@lowers("DequantizeLinear", since=10)
-def dequantize(call: Call, x: Node, scale: Node, zero: Node | None = None) -> Node:
-    """(x - zero) * scale."""
-    value = ir.cast(x, DType.F32)
-    if zero is not None:
-        value = d.sub(value, ir.cast(_per_axis(call, x, zero), DType.F32))
-    return ir.cast(d.mul(value, ir.cast(_per_axis(call, x, scale), DType.F32)), scale.dtype)
-
-
-@lowers("DynamicQuantizeLinear", since=11)
-def dynamic_quantize(call: Call, x: Node) -> list[Node]:
-    """To u8 with the scale that just holds the range of x and 0: values, scale, zero point."""
-    axes = range(len(x.shape))
-    low = d.minimum(d.reduce_min(x, list(axes)), d.scalar(0, x))
-    high = d.maximum(ir.reduce(x, "max", axes), 0)
-    scale = d.div(d.sub(high, low), 255)
-    scale = d.where(d.equal(scale, 0), d.scalar(1, x), scale)
-    zero = d.round_even(d.div(d.negate(low), scale))
-    values = d.add(d.round_even(d.div(x, scale)), zero)
-    return [ir.cast(values, DType.U8), scale, ir.cast(zero, DType.U8)]
+    kind, neutral = ("sum", 0) if call.op == "CumSum" else ("mul", 1)
+    reach = length - 1 + exclusive
+    front, back = (0, reach) if reverse else (reach, 0)
+    padded = ir.pad(x, [(0, 0)] * axis + [(front, back)] + [(0, 0)] * (rank - axis - 1), neutral)
+    results = ir.reduce(ir.window(padded, [(axis, length, 1, 1)]), kind, (rank,))
+    return d.take_range(results, axis, int(exclusive and reverse), length)
 
 
 @lowers("Range", since=11)
@@ -362,6 +324,80 @@ def range_(call: Call, start: Node, limit: Node, delta: Node) -> Node:
     if step == 0:
         raise ModelError("the step is 0")
     count = max(0, math.ceil((float(stop) - float(first)) / float(step)))
-    if count > 1 << 24:
-        raise ModelError(f"a range of {count} elements")
+    d.require_small(count)
     return ir.const((first + np.arange(count) * step).astype(first.dtype))
+
+
+@lowers("Det", since=11)
+def determinant(call: Call, x: Node) -> Node:
+    """Of the last two axes, expanded by minors: exact enough and small up to 4 x 4."""
+    n = x.shape[-1]
+    if x.shape[-2] != n or not 1 <= n <= 4:
+        raise UnsupportedModel(f"determinants of {x!r}; supported are 1 x 1 to 4 x 4")
+    result = _minor(x, list(range(n)))
+    return ir.reshape(result, x.shape[:-2])
+
+
+def _minor(x: Node, columns: list[int]) -> Node:
+    """Determinant (.., 1, 1) of the last rows of x in these columns."""
+    rank, n = len(x.shape), x.shape[-1]
+    row = d.take_range(x, rank - 2, n - len(columns), 1)
+    terms = []
+    for i, column in enumerate(columns):
+        factor = d.take_range(row, rank - 1, column, 1)
+        rest = columns[:i] + columns[i + 1:]
+        term = ir.mul(factor, _minor(x, rest)) if rest else factor
+        terms.append(d.negate(term) if i % 2 else term)
+    return functools.reduce(ir.add, terms)
+
+
+@lowers("Einsum", since=12)
+def einsum(call: Call, *operands: Node) -> Node:
+    """All operands with one axis per letter, multiplied, summed over letters not in the result."""
+    terms, arrow, result = call.text("equation").replace(" ", "").partition("->")
+    given = terms.split(",")
+    if len(given) != len(operands):
+        raise ModelError(f"{len(given)} terms for {len(operands)} operands")
+    given = [_without_dots(t, len(x.shape)) for t, x in zip(given, operands, strict=True)]
+    every = "".join(given)
+    dots = "".join(sorted(filter(str.isdigit, set(every)), reverse=True))
+    once = "".join(sorted(c for c in set(every) if every.count(c) == 1 and not c.isdigit()))
+    wanted = result.replace("...", dots) if arrow else dots + once
+    letters = wanted + "".join(sorted(set(every) - set(wanted)))
+    if not set(wanted) <= set(every):
+        raise ModelError(f"the result {wanted!r} has letters that no operand has")
+    aligned = [_aligned(x, t, letters) for x, t in zip(operands, given, strict=True)]
+    product = functools.reduce(d.mul, aligned)
+    return ir.reduce(product, "sum", range(len(wanted), len(letters)))
+
+
+def _without_dots(term: str, rank: int) -> str:
+    """The letters of a term; the axes of an ellipsis are digits, counted from the last one."""
+    count = rank - len(term.replace("...", ""))
+    return term.replace("...", "".join(map(str, reversed(range(count)))))
+
+
+def _aligned(x: Node, term: str, letters: str) -> Node:
+    """x with an axis for each of the letters, of length 1 where it has none."""
+    if len(term) != len(x.shape):
+        raise ModelError(f"the term {term!r} does not fit {x!r}")
+    for letter in dict.fromkeys(term):
+        while term.count(letter) > 1:  # a letter twice: the diagonal
+            first = term.index(letter)
+            second = term.index(letter, first + 1)
+            x = _diagonal(x, first, second)
+            term = term[:second] + term[second + 1:]
+    present = [c for c in letters if c in term]
+    x = ir.permute(x, [term.index(c) for c in present])
+    lengths = dict(zip(present, x.shape, strict=True))
+    return ir.reshape(x, [lengths.get(c, 1) for c in letters])
+
+
+def _diagonal(x: Node, first: int, second: int) -> Node:
+    """x[.., i, .., i, ..] with i at the first axis."""
+    n = x.shape[first]
+    order = [a for a in range(len(x.shape)) if a not in (first, second)]
+    flat = ir.permute(x, [*order, first, second])
+    flat = ir.reshape(flat, (*flat.shape[:-2], n * x.shape[second]))
+    picked = d.take_range(flat, len(order), 0, n, n + 1)
+    return ir.permute(picked, [*range(first), len(order), *range(first, len(order))])

@@ -1,6 +1,7 @@
 """Lowerings: convolutions, matrix products, pooling, normalisation, resizing."""
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,9 @@ import numpy as np
 from tinynn import derived as d
 from tinynn import interp, ir
 from tinynn.ir import DType, Node
-from tinynn.onnx.errors import ModelError
+from tinynn.onnx.errors import ModelError, UnsupportedModel
 from tinynn.onnx.ops_shape import pad_or_crop
-from tinynn.onnx.registry import Call, lowers, static
+from tinynn.onnx.registry import Call, lowers, static, static_ints, static_scalar
 
 Pads = list[tuple[int, int]]
 
@@ -22,12 +23,13 @@ def matmul(call: Call, a: Node, b: Node) -> Node:
     return d.matmul(a, b)
 
 
-@lowers("Gemm", since=7)
+@lowers("Gemm")
 def gemm(call: Call, a: Node, b: Node, c: Node | None = None) -> Node:
     """alpha * op(a) @ op(b) + beta * c."""
     a = ir.permute(a, (1, 0)) if call.flag("transA") else a
     b = ir.permute(b, (1, 0)) if call.flag("transB") else b
     alpha, beta = call.number("alpha", 1.0), call.number("beta", 1.0)
+    call.has("broadcast")  # before opset 7 c was broadcast only if this was set
     product = d.matmul(a, b)
     if alpha != 1.0:
         product = d.mul(product, alpha)
@@ -60,14 +62,15 @@ def _pads(call: Call, lengths: Sequence[int], kernel: Sequence[int], strides: Se
     return pairs
 
 
-def _spatial(call: Call, name: str, rank: int, default: Sequence[int] | None = None) -> list[int]:
+def spatial(call: Call, name: str, rank: int, default: Sequence[int] | None = None) -> list[int]:
+    """An attribute with one positive integer per spatial axis; 1 by default."""
     values = call.integers(name, default if default is not None else [1] * rank)
     if len(values) != rank or any(v < 1 for v in values):
         raise ModelError(f"attribute {name!r} should be {rank} positive integers, is {values}")
     return values
 
 
-def _add_channels(x: Node, bias: Node | None) -> Node:
+def add_channels(x: Node, bias: Node | None) -> Node:
     """x (N, C, ...) + bias (C,)."""
     if bias is None:
         return x
@@ -76,15 +79,20 @@ def _add_channels(x: Node, bias: Node | None) -> Node:
 
 @lowers("Conv")
 def conv(call: Call, x: Node, weight: Node, bias: Node | None = None) -> Node:
+    return convolution(call, x, weight, bias)
+
+
+def convolution(call: Call, x: Node, weight: Node, bias: Node | None = None) -> Node:
+    """As the attributes of Conv say, of floats or integers."""
     rank = len(weight.shape) - 2
-    kernel = _spatial(call, "kernel_shape", rank, weight.shape[2:])
+    kernel = spatial(call, "kernel_shape", rank, weight.shape[2:])
     if rank < 1 or tuple(kernel) != weight.shape[2:] or len(x.shape) != rank + 2:
         raise ModelError(f"kernel {kernel}, weight {weight!r} and input {x!r} do not fit")
-    strides, dilations = _spatial(call, "strides", rank), _spatial(call, "dilations", rank)
+    strides, dilations = spatial(call, "strides", rank), spatial(call, "dilations", rank)
     pads = _pads(call, x.shape[2:], kernel, strides, dilations)
     padded = pad_or_crop(x, [(0, 0), (0, 0), *pads], 0)
     y = d.conv(padded, weight, strides, dilations, [(0, 0)] * rank, call.integer("group", 1))
-    return _add_channels(y, bias)
+    return add_channels(y, bias)
 
 
 @lowers("ConvTranspose")
@@ -96,8 +104,8 @@ def conv_transpose(call: Call, x: Node, weight: Node, bias: Node | None = None) 
     rank = len(weight.shape) - 2
     if rank < 1 or len(x.shape) != rank + 2:
         raise ModelError(f"weight {weight!r} and input {x!r} do not fit")
-    kernel = _spatial(call, "kernel_shape", rank, weight.shape[2:])
-    strides, dilations = _spatial(call, "strides", rank), _spatial(call, "dilations", rank)
+    kernel = spatial(call, "kernel_shape", rank, weight.shape[2:])
+    strides, dilations = spatial(call, "strides", rank), spatial(call, "dilations", rank)
     extra = call.integers("output_padding", [0] * rank)
     groups = call.integer("group", 1)
     spans = [dil * (k - 1) + 1 for k, dil in zip(kernel, dilations, strict=True)]
@@ -115,7 +123,7 @@ def conv_transpose(call: Call, x: Node, weight: Node, bias: Node | None = None) 
     w = ir.reshape(flipped, (groups, channels // groups, per_group, *kernel))
     w = ir.permute(w, (0, 2, 1, *range(3, 3 + rank)))
     w = ir.reshape(w, (groups * per_group, channels // groups, *kernel))
-    return _add_channels(d.conv(x, w, [1] * rank, dilations, [(0, 0)] * rank, groups), bias)
+    return add_channels(d.conv(x, w, [1] * rank, dilations, [(0, 0)] * rank, groups), bias)
 
 
 def _transposed_pads(call: Call, lengths: Sequence[int], strides: Sequence[int],
@@ -166,21 +174,38 @@ class _Pooling:
     @staticmethod
     def of(call: Call, x: Node) -> _Pooling:
         rank = len(x.shape) - 2
-        kernel = _spatial(call, "kernel_shape", rank)
-        strides, dilations = _spatial(call, "strides", rank), _spatial(call, "dilations", rank)
+        kernel = spatial(call, "kernel_shape", rank)
+        strides, dilations = spatial(call, "strides", rank), spatial(call, "dilations", rank)
         pads = _pads(call, x.shape[2:], kernel, strides, dilations)
         extra = [_ceil_extra(call, *one) for one in
                  zip(x.shape[2:], kernel, strides, dilations, pads, strict=True)]
         return _Pooling(list(zip(range(rank), kernel, strides, dilations, strict=True)), pads,
                         extra)
 
-    def reduce(self, x: Node, kind: str, fill: float, spatial: int = 2) -> Node:
-        """Pad with `fill`, slide the windows over the axes from `spatial` on, reduce each."""
+    def windows_of(self, x: Node, fill: float, spatial: int = 2) -> Node:
+        """Pad with `fill` and slide the windows over the axes from `spatial` on."""
         around = [(lo, hi + e) for (lo, hi), e in zip(self.pads, self.extra, strict=True)]
         padded = ir.pad(x, [*[(0, 0)] * spatial, *around], fill)
-        windows = ir.window(padded, [(a + spatial, k, s, dil) for a, k, s, dil in self.windows])
+        return ir.window(padded, [(a + spatial, k, s, dil) for a, k, s, dil in self.windows])
+
+    def counts(self, lengths: Sequence[int], with_pads: bool) -> list[np.ndarray]:
+        """Per axis, how many elements of each window count: those of x, or of the pads too."""
+        results = []
+        for length, (_, size, stride, dilation), (lo, hi), extra in zip(
+                lengths, self.windows, self.pads, self.extra, strict=True):
+            whole = lo + length + hi
+            number = (whole + extra - dilation * (size - 1) - 1) // stride + 1
+            d.require_small(number * size)
+            taps = np.arange(number)[:, None] * stride + np.arange(size) * dilation
+            first, end = (0, whole) if with_pads else (lo, lo + length)
+            results.append(((taps >= first) & (taps < end)).sum(1))
+        return results
+
+    def reduce(self, x: Node, kind: str, fill: float, spatial: int = 2) -> Node:
+        """The windows, each reduced."""
         rank = len(x.shape)
-        return ir.reduce(windows, kind, range(rank, rank + len(self.windows)))
+        return ir.reduce(self.windows_of(x, fill, spatial), kind,
+                         range(rank, rank + len(self.windows)))
 
 
 def _ceil_extra(call: Call, length: int, k: int, stride: int, dilation: int,
@@ -197,24 +222,64 @@ def _ceil_extra(call: Call, length: int, k: int, stride: int, dilation: int,
 
 
 @lowers("MaxPool")
-def max_pool(call: Call, x: Node) -> Node:
-    return _Pooling.of(call, x).reduce(x, "max", interp.lowest(x.dtype))
+def max_pool(call: Call, x: Node) -> list[Node]:
+    """The maxima, and if asked for the position of each (the first, of equals) in all of x."""
+    pooling = _Pooling.of(call, x)
+    lowest = interp.lowest(x.dtype)
+    top = pooling.reduce(x, "max", lowest)
+    if call.outputs == 1:
+        return [top]
+    rank = len(x.shape)
+    position = ir.const(0, DType.I64)
+    for axis, length in enumerate(x.shape):
+        position = d.add(d.mul(position, length), d.positions(x.shape, axis))
+    same_shape = ir.reshape(top, (*top.shape, *[1] * (rank - 2)))
+    is_top = d.equal(pooling.windows_of(x, lowest), same_shape)
+    beyond = d.scalar(x.size, position)
+    found = d.where(is_top, pooling.windows_of(position, x.size), beyond)
+    first = d.reduce_min(found, range(rank, 2 * rank - 2))
+    return [top, _column_major(first, x.shape[2:]) if call.flag("storage_order") else first]
 
 
-@lowers("AveragePool", since=7)
+def _column_major(position: Node, spatial: Sequence[int]) -> Node:
+    """Positions counted along the last spatial axis first, counted along the first one first."""
+    rest, result = position, ir.const(0, DType.I64)
+    for length in reversed(spatial):
+        quotient = d.div(rest, length)
+        result = d.add(d.mul(result, length), d.sub(rest, d.mul(quotient, length)))
+        rest = quotient
+    return d.add(d.mul(rest, math.prod(spatial)), result)
+
+
+@lowers("MaxUnpool", since=9)
+def max_unpool(call: Call, x: Node, indices: Node, shape_input: Node | None = None) -> Node:
+    """Each element at its index in the tensor that was pooled, zeros elsewhere."""
+    rank = len(x.shape) - 2
+    kernel, strides = spatial(call, "kernel_shape", rank), spatial(call, "strides", rank)
+    pads = call.integers("pads", [0] * (2 * rank))
+    shape = [*x.shape[:2], *((x.shape[2 + i] - 1) * strides[i] + kernel[i] - pads[i]
+                             - pads[i + rank] for i in range(rank))]
+    empty = ir.full((math.prod(shape),), 0, x.dtype)
+    flat = ir.scatter(empty, ir.reshape(indices, (x.size,)), ir.reshape(x, (x.size,)), 0)
+    y = ir.reshape(flat, shape)
+    if shape_input is None:
+        return y
+    wanted = static_ints(shape_input, "the output shape")
+    return ir.pad(y, [(0, w - n) for w, n in zip(wanted, shape, strict=True)])
+
+
+@lowers("AveragePool")
 def average_pool(call: Call, x: Node) -> Node:
     """The sum over each window divided by the number of its elements that count."""
     pooling = _Pooling.of(call, x)
-    ones: np.ndarray = np.ones(x.shape[2:], np.float32)
-    if call.flag("count_include_pad"):
-        counted = _Pooling(pooling.windows, [(0, 0)] * len(pooling.pads), pooling.extra)
-        ones = np.pad(ones, pooling.pads, constant_values=1)
-    else:
-        counted = pooling
-    counts = static(counted.reduce(ir.const(ones), "sum", 0, spatial=0), "window sizes")
-    same = counts.size > 0 and (counts == counts.flat[0]).all()
-    divisor = ir.const(counts.flat[0] if same else counts)
-    return d.div(pooling.reduce(x, "sum", 0), ir.cast(divisor, x.dtype))
+    total = pooling.reduce(x, "sum", 0)
+    counts = pooling.counts(x.shape[2:], call.flag("count_include_pad"))
+    if all(c.size and (c == c[0]).all() for c in counts):
+        return d.div(total, math.prod(int(c[0]) for c in counts))
+    divisor = d.scalar(1, x)
+    for axis, count in enumerate(reversed(counts)):
+        divisor = d.mul(divisor, ir.reshape(ir.const(count, x.dtype), (count.size, *[1] * axis)))
+    return d.div(total, divisor)
 
 
 @lowers("LpPool", since=2)
@@ -238,14 +303,35 @@ def _channel(values: Node, x: Node) -> Node:
     return ir.reshape(values, (values.size, *(1 for _ in x.shape[2:])))
 
 
-@lowers("BatchNormalization", since=7)
+@lowers("BatchNormalization", since=6)
 def batch_normalization(call: Call, x: Node, scale: Node, bias: Node, mean: Node,
-                        variance: Node) -> Node:
+                        variance: Node) -> list[Node]:
     """x * gain + (bias - mean * gain), gain = scale / sqrt(variance + epsilon)."""
+    if call.opset < 7 and not call.flag("is_test"):
+        raise UnsupportedModel("is_test = 0 is not supported: export the model for inference")
     if not call.flag("spatial", True):
-        raise ModelError("statistics per element (spatial = 0) are not supported")
+        raise UnsupportedModel("statistics per element (spatial = 0) are not supported")
     if call.flag("training_mode"):
-        raise ModelError("training_mode is not supported: export the model for inference")
+        return _train_batch(call, x, scale, bias, mean, variance)
+    return [_batch_normalized(call, x, scale, bias, mean, variance)]
+
+
+def _train_batch(call: Call, x: Node, scale: Node, bias: Node, mean: Node, variance: Node
+                 ) -> list[Node]:
+    """With the statistics of the batch, and the running ones moved towards them."""
+    axes = [i for i in range(len(x.shape)) if i != 1]
+    wide = ir.cast(x, mean.dtype)
+    new_mean = d.mean(wide, axes)
+    centred = d.sub(wide, _channel(new_mean, x))
+    new_variance = d.mean(ir.mul(centred, centred), axes)
+    momentum = call.number("momentum", 0.9)
+    running = [d.add(d.mul(old, momentum), d.mul(new, 1 - momentum))
+               for old, new in ((mean, new_mean), (variance, new_variance))]
+    return [_batch_normalized(call, x, scale, bias, new_mean, new_variance), *running]
+
+
+def _batch_normalized(call: Call, x: Node, scale: Node, bias: Node, mean: Node, variance: Node
+                      ) -> Node:
     wide = DType.F64 if DType.F64 in (x.dtype, variance.dtype) else DType.F32
     spread = ir.sqrt(d.add(ir.cast(variance, wide), call.number("epsilon", 1e-5)))
     gain = ir.div(ir.cast(scale, wide), spread)
@@ -310,7 +396,7 @@ def rms_normalization(call: Call, x: Node, scale: Node) -> Node:
 def lp_normalization(call: Call, x: Node) -> Node:
     axis, p = call.axis(len(x.shape), -1), call.integer("p", 2)
     if p not in (1, 2):
-        raise ModelError(f"p is {p}; supported: 1, 2")
+        raise UnsupportedModel(f"p is {p}; supported: 1, 2")
     if p == 1:
         norm = d.reduce_keep(d.absolute(x), "sum", (axis,))
     else:
@@ -331,10 +417,14 @@ def local_response_normalization(call: Call, x: Node) -> Node:
     return d.div(x, d.power(scaled, d.scalar(call.number("beta", 0.75), x)))
 
 
-@lowers("Dropout", since=7)
+@lowers("Dropout")
 def dropout(call: Call, x: Node, ratio: Node | None = None,
             training: Node | None = None) -> list[Node]:
     """Inference: the identity, and a mask of trues."""
+    if call.opset < 7 and not call.flag("is_test"):
+        raise UnsupportedModel("is_test = 0 is not supported: export the model for inference")
     if training is not None and bool(static(training, "training_mode").any()):
-        raise ModelError("training mode is not supported: export the model for inference")
+        dropped = 0.5 if ratio is None else float(static_scalar(ratio, "the ratio"))
+        if dropped:
+            raise UnsupportedModel("training mode is not supported: export the model for inference")
     return [x, d.broadcast_to(ir.const(True), x.shape)]

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from tinynn import derived as d
 from tinynn import ir
 from tinynn.ir import Node
-from tinynn.onnx.errors import ModelError
+from tinynn.onnx.errors import ModelError, UnsupportedModel
 from tinynn.onnx.ops_math import elu_like, hard_sigmoid
 from tinynn.onnx.registry import Call, lowers, static_ints
+
+_MOST_STEPS = 10_000
 
 Activation = Callable[[Node], Node]
 
@@ -151,7 +153,7 @@ def _activations(call: Call, directions: int) -> list[list[Activation]]:
     for i, name in enumerate(names):
         build = _ACTIVATIONS.get(name.lower())
         if build is None:
-            raise ModelError(f"activation {name!r} is not supported")
+            raise UnsupportedModel(f"activation {name!r} is not supported")
         made.append(build(alphas[i] if i < len(alphas) else None,
                           betas[i] if i < len(betas) else None))
     return [made[i * each:(i + 1) * each] for i in range(directions)]
@@ -171,8 +173,10 @@ def recurrent(call: Call, x: Node, w: Node, r: Node, b: Node | None = None,
         x = ir.permute(x, (1, 0, 2))
         h0, c0 = (None if s is None else ir.permute(s, (1, 0, 2)) for s in (h0, c0))
     time, batch, _ = x.shape
+    if time > _MOST_STEPS:
+        raise UnsupportedModel(f"a sequence of {time} steps; at most {_MOST_STEPS} are written out")
     if lengths is not None and any(n != time for n in static_ints(lengths, "sequence_lens")):
-        raise ModelError("sequences of different lengths in one batch are not supported")
+        raise UnsupportedModel("sequences of different lengths in one batch are not supported")
     direction = call.text("direction", "forward", ("forward", "reverse", "bidirectional"))
     directions = 2 if direction == "bidirectional" else 1
     hidden = call.integer("hidden_size", r.shape[2])

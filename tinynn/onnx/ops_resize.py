@@ -22,7 +22,7 @@ class _Sampling:
 
     mode: nearest, linear or cubic. where: coordinate_transformation_mode. rounding: nearest_mode.
     cubic: coefficient of Keys' kernel. exclude: taps outside do not count. extrapolation: value
-    outside the region of tf_crop_and_resize.
+    outside the region of tf_crop_and_resize. antialias: a kernel as wide as the new elements.
     """
 
     mode: str
@@ -31,6 +31,7 @@ class _Sampling:
     cubic: float = -0.75
     exclude: bool = False
     extrapolation: float = 0.0
+    antialias: bool = False
 
 
 _WHOLE = (0.0, 1.0)
@@ -55,8 +56,6 @@ _ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 @lowers("Resize", since=10)
 def resize(call: Call, x: Node, *rest: Node | None) -> Node:
     """Inputs behind x: scales (opset 10); region of interest, scales, sizes (since 11)."""
-    if call.flag("antialias"):
-        raise ModelError("antialias is not supported")
     old = call.opset < 11
     inputs = [*([None] if old else []), *rest, None, None, None]
     roi, scales_input, sizes_input = inputs[:3]
@@ -66,7 +65,7 @@ def resize(call: Call, x: Node, *rest: Node | None) -> Node:
                   _COORDINATES),
         call.text("nearest_mode", "floor" if old else "round_prefer_floor", _ROUNDINGS),
         call.number("cubic_coeff_a", -0.75), call.flag("exclude_outside"),
-        call.number("extrapolation_value", 0.0))
+        call.number("extrapolation_value", 0.0), call.flag("antialias"))
     rank = len(x.shape)
     axes = [normal_axis(a, rank) for a in call.integers("axes", list(range(rank)))]
     if sizes_input is not None and sizes_input.size:
@@ -110,7 +109,7 @@ def _resize_axis(x: Node, axis: int, length: int, scale: float, region: tuple[fl
         indices = np.clip(_nearest(at, sampling.rounding), 0, old - 1)
         y = ir.gather(x, ir.const(indices), axis)
     else:
-        indices, weights = _taps(at, old, sampling)
+        indices, weights = _taps(at, old, min(scale, 1.0), sampling)
         along = [1] * (rank + 1)
         along[axis:axis + 2] = weights.shape
         picked = ir.gather(x, ir.const(indices), axis)
@@ -125,6 +124,7 @@ def _resize_axis(x: Node, axis: int, length: int, scale: float, region: tuple[fl
 def _source_coordinates(old: int, new: int, scale: float, where: str,
                         region: tuple[float, float]) -> Array:
     """Where in the old axis each new element lies (elements at integers), by the ONNX formulas."""
+    d.require_small(new)
     i = np.arange(new, dtype=np.float64)
     if where == "asymmetric":
         return i / scale
@@ -153,18 +153,29 @@ def _nearest(at: Array, rounding: str) -> Array:
     return rules[rounding].astype(np.int64)
 
 
-def _taps(at: Array, old: int, sampling: _Sampling) -> tuple[Array, Array]:
+def _kernel(distance: Array, sampling: _Sampling) -> Array:
+    """Weight of an element by its distance: a triangle, or Keys' cubic kernel."""
+    far = np.abs(distance)
+    if sampling.mode == "linear":
+        return np.maximum(1 - far, 0)
+    a = sampling.cubic
+    inner = (a + 2) * far**3 - (a + 3) * far**2 + 1
+    outer = a * far**3 - 5 * a * far**2 + 8 * a * far - 4 * a
+    return np.where(far <= 1, inner, np.where(far < 2, outer, 0))
+
+
+def _taps(at: Array, old: int, scale: float, sampling: _Sampling) -> tuple[Array, Array]:
     """Indices and weights (new, taps) of linear or cubic resizing."""
     base = np.floor(at)
-    part = at - base
-    if sampling.mode == "linear":
-        offsets, weights = np.arange(2), np.stack([1 - part, part], 1)
-    else:
-        offsets = np.arange(-1, 3)
-        far, near = np.abs(part[:, None] - offsets), sampling.cubic
-        inner = (near + 2) * far**3 - (near + 3) * far**2 + 1
-        outer = near * far**3 - 5 * near * far**2 + 8 * near * far - 4 * near
-        weights = np.where(far <= 1, inner, outer)
+    part = (at - base)[:, None]
+    reach = 1 if sampling.mode == "linear" else 2
+    width = 1 / scale if sampling.antialias else 1.0
+    reach = math.ceil(reach * width)
+    d.require_small(2 * reach * len(at))
+    offsets = np.arange(1 - reach, reach + 1)
+    weights = _kernel((offsets - part) / width, sampling)
+    if sampling.antialias:
+        weights = weights / weights.sum(1, keepdims=True)
     indices = base[:, None].astype(np.int64) + offsets
     if sampling.exclude:
         weights = np.where((indices >= 0) & (indices < old), weights, 0)

@@ -9,11 +9,10 @@ import numpy as np
 from tinynn import derived as d
 from tinynn import ir
 from tinynn.ir import DType, Node
-from tinynn.onnx.errors import ModelError
+from tinynn.onnx.errors import ModelError, UnsupportedModel
 from tinynn.onnx.protos import element_type
 from tinynn.onnx.registry import (
     Call,
-    is_static,
     lowers,
     static,
     static_ints,
@@ -34,8 +33,8 @@ def constant(call: Call) -> Node:
         return ir.const(call.numbers("value_floats"), DType.F32)
     if call.has("value_ints"):
         return ir.const(call.integers("value_ints"), DType.I64)
-    raise ModelError("a constant without a numeric value (texts and sparse tensors are not "
-                     "supported)")
+    raise UnsupportedModel("a constant without a numeric value (texts and sparse tensors are "
+                           "not supported)")
 
 
 @lowers("ConstantOfShape", since=9)
@@ -213,6 +212,7 @@ def _pad_by_copy(x: Node, axis: int, lo: int, hi: int, mode: str) -> Node:
     n = x.shape[axis]
     if (lo, hi) == (0, 0):
         return x
+    d.require_small(lo + n + hi)
     positions = np.arange(-lo, n + hi)
     if mode == "edge":
         indices = np.clip(positions, 0, n - 1)
@@ -272,18 +272,23 @@ def _element_positions(shape: Sequence[int], whole: Sequence[int], axis: int,
     """Row-major position in a tensor of shape `whole` of each element that GatherElements and
     ScatterElements address: own coordinates, with `indices` along the axis."""
     strides = [math.prod(whole[i + 1:]) for i in range(len(whole))]
-    grid = np.indices(shape, np.int64)
-    base = sum((grid[i] * strides[i] for i in range(len(shape)) if i != axis),
-               np.zeros(shape, np.int64))
-    return d.add(d.mul(ir.cast(indices, DType.I64), strides[axis]), ir.const(base))
+    position = d.mul(ir.cast(indices, DType.I64), strides[axis])
+    for i in range(len(shape)):
+        if i != axis:
+            position = d.add(position, d.mul(d.positions(shape, i), strides[i]))
+    return position
+
+
+def take_along(x: Node, indices: Node, axis: int) -> Node:
+    """numpy.take_along_axis: of x with these indices along the axis."""
+    front = _counted_from_front(indices, x.shape[axis])
+    positions = _element_positions(indices.shape, x.shape, axis, front)
+    return ir.gather(ir.reshape(x, (x.size,)), positions, 0)
 
 
 @lowers("GatherElements", since=11)
 def gather_elements(call: Call, x: Node, indices: Node) -> Node:
-    axis = call.axis(len(x.shape), 0)
-    front = _counted_from_front(indices, x.shape[axis])
-    positions = _element_positions(indices.shape, x.shape, axis, front)
-    return ir.gather(ir.reshape(x, (x.size,)), positions, 0)
+    return take_along(x, indices, call.axis(len(x.shape), 0))
 
 
 _SCATTER_MODE = {"none": "set", "add": "add", "mul": "mul", "max": "max", "min": "min"}
@@ -291,8 +296,12 @@ _SCATTER_MODE = {"none": "set", "add": "add", "mul": "mul", "max": "max", "min":
 
 @lowers("ScatterElements", "Scatter", since=9)
 def scatter_elements(call: Call, x: Node, indices: Node, updates: Node) -> Node:
-    axis = call.axis(len(x.shape), 0)
     mode = _SCATTER_MODE[call.text("reduction", "none", list(_SCATTER_MODE))]
+    return scatter_along(x, indices, updates, call.axis(len(x.shape), 0), mode)
+
+
+def scatter_along(x: Node, indices: Node, updates: Node, axis: int, mode: str = "set") -> Node:
+    """numpy.put_along_axis: x combined with updates at these indices along the axis."""
     front = _counted_from_front(indices, x.shape[axis])
     positions = _element_positions(indices.shape, x.shape, axis, front)
     flat = ir.scatter(ir.reshape(x, (x.size,)), ir.reshape(positions, (positions.size,)),
@@ -311,8 +320,13 @@ def _row_numbers(indices: Node, lengths: Sequence[int]) -> Node:
 
 @lowers("GatherND", since=11)
 def gather_nd(call: Call, x: Node, indices: Node) -> Node:
-    if call.integer("batch_dims", 0):
-        raise ModelError("batch_dims other than 0 is not supported")
+    """Batch axes, which x and indices share, become coordinates in front of the others."""
+    batch = call.integer("batch_dims", 0)
+    if batch:
+        lead = indices.shape[:-1]
+        own = [d.broadcast_to(d.unsqueeze(d.positions(lead, i, indices.dtype), len(lead)),
+                              (*lead, 1)) for i in range(batch)]
+        indices = ir.concat([*own, indices], len(lead))
     k = indices.shape[-1]
     rows = ir.reshape(x, (math.prod(x.shape[:k]), *x.shape[k:]))
     picked = ir.gather(rows, _row_numbers(indices, x.shape[:k]), 0)
@@ -337,7 +351,7 @@ def one_hot(call: Call, indices: Node, depth: Node, values: Node) -> Node:
     front = ir.cast(indices, DType.I64)
     front = d.unsqueeze(d.where(d.less(front, 0), d.add(front, count), front), axis)
     shape = [count if i == axis else 1 for i in range(len(front.shape))]
-    hot = d.equal(front, ir.const(np.arange(count).reshape(shape)))
+    hot = d.equal(front, d.positions(shape, axis))
     off, on = (ir.reshape(d.take_range(values, 0, i, 1), ()) for i in (0, 1))
     return d.where(hot, on, off)
 
@@ -345,16 +359,18 @@ def one_hot(call: Call, indices: Node, depth: Node, values: Node) -> Node:
 @lowers("Trilu", since=14)
 def trilu(call: Call, x: Node, k_input: Node | None = None) -> Node:
     k = int(static_scalar(k_input, "k")) if k_input is not None else 0
-    ones = np.ones(x.shape[-2:], np.bool_)
-    mask = np.triu(ones, k) if call.flag("upper", True) else np.tril(ones, k)
-    return d.where(ir.const(mask), x, d.scalar(0, x))
+    diagonal = d.add(d.positions(x.shape[-2:], 0), k)
+    column = d.positions(x.shape[-2:], 1)
+    dropped = (d.less(column, diagonal) if call.flag("upper", True)
+               else d.less(diagonal, column))
+    return d.where(dropped, d.scalar(0, x), x)
 
 
 @lowers("EyeLike", since=9)
 def eye_like(call: Call, x: Node) -> Node:
     dtype = element_type(call.integer("dtype")) if call.has("dtype") else x.dtype
-    rows, columns = x.shape
-    return ir.const(np.eye(rows, columns, call.integer("k", 0)), dtype)
+    diagonal = d.add(d.positions(x.shape, 0), call.integer("k", 0))
+    return ir.cast(d.equal(d.positions(x.shape, 1), diagonal), dtype)
 
 
 @lowers("ReverseSequence", since=10)
@@ -370,23 +386,3 @@ def reverse_sequence(call: Call, x: Node, lengths_input: Node) -> Node:
         parts = [p for p in (front, back) if p is not None and p.shape[time]]
         rows.append(ir.concat(parts, time))
     return ir.concat(rows, batch)
-
-
-# Control flow
-
-@lowers("If")
-def if_(call: Call, cond: Node) -> Sequence[Node]:
-    """The branch is chosen at compile time if it can be, else by WHERE on both results."""
-    cond = ir.reshape(cond, ())
-    if is_static(cond):
-        chosen = bool(static_scalar(cond, "the condition"))
-        return call.branch("then_branch" if chosen else "else_branch")
-    pairs = zip(call.branch("then_branch"), call.branch("else_branch"), strict=True)
-    results = []
-    for a, b in pairs:
-        if a.shape != b.shape or a.dtype is not b.dtype:
-            raise ModelError(f"the branches give {a!r} and {b!r} and the condition is known only "
-                             "at run time: both must have the same shape and type")
-        results.append(d.where(cond, a, b))
-    return results
-

@@ -14,7 +14,7 @@ import onnx
 from onnx import AttributeProto, TensorProto
 
 from tinynn.ir import DType
-from tinynn.onnx.errors import ModelError
+from tinynn.onnx.errors import ModelError, UnsupportedModel
 
 # ONNX element type -> dtype, and the field that holds values when there is no raw data.
 _ELEMENTS: dict[int, tuple[DType, str]] = {
@@ -39,7 +39,7 @@ def element_type(number: int) -> DType:
     if number not in _ELEMENTS:
         known = TensorProto.DataType.values()
         name = TensorProto.DataType.Name(number) if number in known else str(number)
-        raise ModelError(f"element type {name} is not supported")
+        raise UnsupportedModel(f"element type {name} is not supported")
     return _ELEMENTS[number][0]
 
 
@@ -94,7 +94,7 @@ def attribute(proto: Any, folder: Path | None) -> Any:
     if proto.type == AttributeProto.TENSOR:
         return tensor(proto.t, folder)
     if proto.type == AttributeProto.SPARSE_TENSOR:
-        raise ModelError(f"attribute {proto.name!r}: sparse tensors are not supported")
+        raise UnsupportedModel(f"attribute {proto.name!r}: sparse tensors are not supported")
     value = onnx.helper.get_attribute_value(proto)
     is_list = proto.type in (AttributeProto.INTS, AttributeProto.FLOATS, AttributeProto.STRINGS)
     return list(value) if is_list else value
@@ -103,8 +103,8 @@ def attribute(proto: Any, folder: Path | None) -> Any:
 def declared(proto: Any, given: tuple[int, ...] | None) -> tuple[DType, tuple[int, ...]]:
     """dtype and shape of a graph input. `given` fills in dimensions that the file leaves open."""
     if not proto.type.HasField("tensor_type"):
-        raise ModelError(f"input {proto.name!r} is not a tensor; "
-                         "sequences, maps and optionals are not supported")
+        raise UnsupportedModel(f"input {proto.name!r} is not a tensor; "
+                               "sequences, maps and optionals are not supported")
     described = proto.type.tensor_type
     if not described.HasField("shape"):
         if given is None:

@@ -20,20 +20,40 @@ from onnx import AttributeProto, ModelProto
 
 from tinynn import ir, simplify, spec
 from tinynn.ir import Graph, GraphError, Node
-from tinynn.onnx import ops_math, ops_nn, ops_recurrent, ops_resize, ops_shape
+from tinynn.onnx import (
+    ops_bits,
+    ops_control,
+    ops_integer,
+    ops_math,
+    ops_nn,
+    ops_pick,
+    ops_recurrent,
+    ops_resize,
+    ops_sample,
+    ops_shape,
+    ops_signal,
+    ops_training,
+)
 from tinynn.onnx.errors import ModelError, UnsupportedModel
+from tinynn.onnx.functions import Opsets, body_of, has_body
 from tinynn.onnx.metadata import read_metadata
 from tinynn.onnx.protos import attribute, declared, tensor
-from tinynn.onnx.registry import LOWER, Call
+from tinynn.onnx.registry import LOWER, Absent, Call, TensorList, Value
 
 # Importing the modules above fills the table.
-__all__ = ["import_model", "ops_math", "ops_nn", "ops_recurrent", "ops_resize", "ops_shape"]
+__all__ = ["import_model", "ops_bits", "ops_control", "ops_integer", "ops_math", "ops_nn",
+           "ops_pick", "ops_recurrent", "ops_resize", "ops_sample", "ops_shape", "ops_signal",
+           "ops_training"]
 
-OLDEST_OPSET, NEWEST_OPSET = 7, 28
+OLDEST_OPSET, NEWEST_OPSET = 1, 28
 _MOST_FILE_BYTES = 2**31 - 1  # protobuf's own limit
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _MOST_NESTED = 32
 _MOST_LISTED = 20
-_MOST_INLINED = 1_000_000
+_MOST_NODES = 100_000
+
+# The values that a graph can see; None for an input of a function that is not given.
+Values = dict[str, Value | None]
 
 
 def import_model(model: str | os.PathLike[str] | bytes | ModelProto,
@@ -86,6 +106,9 @@ def _load(model: str | os.PathLike[str] | bytes | ModelProto
 
 
 def _parse(data: bytes, where: str) -> ModelProto:
+    if data.startswith(_LFS_POINTER):
+        raise ModelError(f"{where} is a Git LFS pointer, not the model it stands for; get that "
+                         "with `git lfs pull`")
     try:
         proto = onnx.load_model_from_string(data)
     except (DecodeError, ValueError, TypeError) as error:
@@ -113,9 +136,9 @@ def _check_functions(proto: ModelProto) -> None:
     for key in order:
         sizes[key] = sum(sizes.get(c, 1) for c in calls[key])
     total = sum(sizes.get((n.domain, n.op_type), 1) for n in _all_nodes(proto.graph))
-    if total > _MOST_INLINED:
+    if total > _MOST_NODES:
         raise ModelError(f"the model has {total} nodes once its functions are written out; "
-                         f"at most {_MOST_INLINED} are read")
+                         f"at most {_MOST_NODES} are read")
 
 
 def _label(node: Any) -> str:
@@ -129,6 +152,16 @@ def _key(node: Any) -> str:
     """The node's entry in the table of lowerings."""
     standard = node.domain in ("", "ai.onnx")
     return str(node.op_type) if standard else f"{node.domain}::{node.op_type}"
+
+
+def opset_versions(proto: Any) -> Opsets:
+    """Domain -> version that a model or function declares."""
+    return {("" if o.domain == "ai.onnx" else o.domain): o.version for o in proto.opset_import}
+
+
+def opset_of(node: Any, opsets: Opsets) -> int:
+    """The version of the node's domain."""
+    return opsets.get("" if node.domain == "ai.onnx" else node.domain, 1)
 
 
 def _subgraphs(node: Any) -> list[Any]:
@@ -162,9 +195,9 @@ class _Importer:
     def __init__(self, proto: ModelProto, folder: Path | None) -> None:
         self.proto = proto
         self.folder = folder
-        self.opsets = {("" if o.domain == "ai.onnx" else o.domain): o.version
-                       for o in proto.opset_import}
+        self.opsets = opset_versions(proto)
         self.folded: dict[Node, Node] = {}
+        self.nodes = 0  # lowered so far
         self._require_supported()
 
     def _require_supported(self) -> None:
@@ -177,14 +210,12 @@ class _Importer:
                 f"{NEWEST_OPSET}. Convert it with onnx.version_converter.convert_version")
         lines = []
         for node in _all_nodes(self.proto.graph):
-            version = self.opsets.get("" if node.domain == "ai.onnx" else node.domain, 1)
+            version = opset_of(node, self.opsets)
             lowering = LOWER.get(_key(node))
-            if lowering is None:
-                reason = "this operator is not supported"
-            elif version < lowering.since:
-                reason = f"supported from opset {lowering.since} on"
-            else:
+            if (lowering and version >= lowering.since) or has_body(node, version):
                 continue
+            reason = (f"supported from opset {lowering.since} on" if lowering
+                      else "this operator is not supported")
             lines.append(f"  {node.op_type}, node {node.name!r}, domain "
                          f"{node.domain or 'ai.onnx'!r}, opset {version}: {reason}")
         if lines:
@@ -206,58 +237,132 @@ class _Importer:
             if info.name in inputs:
                 raise ModelError(f"two inputs are called {info.name!r}")
             given = shapes.pop(info.name, None)
-            dtype, shape = declared(info, None if given is None else tuple(given))
+            try:
+                dtype, shape = declared(info, None if given is None else tuple(given))
+            except UnsupportedModel as error:
+                raise UnsupportedModel(f"{error}{self._read_by(info.name)}") from error
             inputs[info.name] = ir.input_(info.name, dtype, shape)
         if shapes:
             raise ModelError(f"`shapes` names {sorted(shapes)}; the inputs are {list(inputs)}")
         names = [o.name for o in proto.output]
         if len(set(names)) != len(names):
             raise ModelError(f"an output is listed twice: {names}")
-        results = self.lower_graph(proto, dict(inputs))
-        return Graph(name, inputs, dict(zip(names, results, strict=True)))
+        results = self.lower_graph(proto, dict(inputs), self.opsets)
+        return Graph(name, inputs, _flat(dict(zip(names, results, strict=True))))
 
-    def lower_graph(self, proto: Any, values: dict[str, Node]) -> list[Node]:
+    def _read_by(self, name: str) -> str:
+        """Which node needs a value that cannot be read, for an error message; "" if none does."""
+        readers = (n for n in _all_nodes(self.proto.graph) if name in n.input)
+        return next((f"; {_label(n)}, opset {opset_of(n, self.opsets)}, reads it"
+                     for n in readers), "")
+
+    def lower_graph(self, proto: Any, values: Values, opsets: Opsets) -> list[Value]:
         """Outputs of a graph, given the values it can see; adds its own values to them."""
         if proto.sparse_initializer:
             raise UnsupportedModel("sparse initialisers are not supported")
         for t in proto.initializer:
             try:
                 values[t.name] = ir.const(tensor(t, self.folder))
+            except UnsupportedModel as error:
+                reader = self._read_by(t.name)
+                if reader:
+                    raise UnsupportedModel(f"initialiser {t.name!r}: {error}{reader}") from error
             except ModelError as error:
                 raise ModelError(f"initialiser {t.name!r}: {error}") from error
+        return self.lower_nodes(proto, [o.name for o in proto.output], values, opsets)
+
+    def lower_nodes(self, proto: Any, outputs: Sequence[str], values: Values, opsets: Opsets
+                    ) -> list[Value]:
+        """The values of these names after all nodes of a graph or function."""
         for node in _in_order(proto, values):
+            label = f"{_label(node)}, opset {opset_of(node, opsets)}"
             try:
-                self._lower_node(node, values)
-            except UnsupportedModel:
-                raise
-            except (GraphError, ModelError) as error:
-                raise ModelError(f"{_label(node)}: {error}") from error
+                self._lower_node(node, values, opsets)
+            except ModelError as error:
+                raise type(error)(f"{label}: {error}") from error
+            except GraphError as error:
+                raise ModelError(f"{label}: {error}") from error
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
                 # What numpy and Python say about operands that no rule of ours has refused.
-                raise ModelError(f"{_label(node)}: the operands do not fit: {error}") from error
-        missing = [o.name for o in proto.output if o.name not in values]
+                raise ModelError(f"{label}: the operands do not fit: {error}") from error
+        results = [values.get(name) for name in outputs]
+        missing = [name for name, r in zip(outputs, results, strict=True) if r is None]
         if missing:
             raise ModelError(f"no node makes the outputs {missing}")
-        return [values[o.name] for o in proto.output]
+        return [r for r in results if r is not None]
 
-    def _lower_node(self, node: Any, values: dict[str, Node]) -> None:
+    def _lower_node(self, node: Any, values: Values, opsets: Opsets) -> None:
+        self.nodes += 1
+        if self.nodes > _MOST_NODES:
+            raise UnsupportedModel(f"the model has more than {_MOST_NODES} nodes once its loops "
+                                   "and functions are written out")
         inputs = [values[name] if name else None for name in node.input]
-        call = Call(
-            op=node.op_type,
-            opset=self.opsets.get("" if node.domain == "ai.onnx" else node.domain, 1),
-            attributes={a.name: attribute(a, self.folder) for a in node.attribute},
-            outputs=len(node.output),
-            lower_graph=lambda graph: self.lower_graph(graph, dict(values)))
-        results = call.apply(LOWER[_key(node)], inputs)
+        opset = opset_of(node, opsets)
+        lowering = LOWER.get(_key(node))
+        if lowering is None or opset < lowering.since:
+            results = self._lower_function(node, inputs, opsets)
+        else:
+            call = Call(
+                op=node.op_type, opset=opset,
+                attributes={a.name: attribute(a, self.folder) for a in node.attribute},
+                outputs=len(node.output),
+                lower_graph=lambda inner, given: self._lower_subgraph(inner, given, values, opsets))
+            results = call.apply(lowering, inputs)
         made = [(name, r) for name, r in zip(node.output, results, strict=True) if name]
         missing = [name for name, result in made if result is None]
         if missing:
-            raise ModelError(f"its outputs {missing} are not supported")
-        folded = simplify.fold([r for _, r in made if r is not None], self.folded)
-        values.update(zip((name for name, _ in made), folded, strict=True))
+            raise UnsupportedModel(f"its outputs {missing} are not supported")
+        values.update((name, self._folded(r)) for name, r in made if r is not None)
+
+    def _lower_subgraph(self, proto: Any, given: Sequence[Value | None], outside: Values,
+                        opsets: Opsets) -> list[Value]:
+        """Outputs of a graph attribute; `given` are its inputs in order."""
+        names = [i.name for i in proto.input]
+        if len(names) != len(given):
+            raise ModelError(f"the graph {proto.name!r} takes {len(names)} inputs, not "
+                             f"{len(given)}")
+        return self.lower_graph(proto, outside | dict(zip(names, given, strict=True)), opsets)
+
+    def _lower_function(self, node: Any, inputs: Sequence[Value | None], opsets: Opsets
+                        ) -> list[Value | None]:
+        """The outputs of an operator by the function that the ONNX standard defines for it."""
+        body = body_of(node, inputs, opset_of(node, opsets))
+        if body is None:
+            raise UnsupportedModel("this operator is not supported")
+        absent = [None] * (len(body.input) - len(inputs))
+        values: Values = dict(zip(body.input, [*inputs, *absent], strict=True))
+        wanted = [name for name, asked in zip(body.output, node.output, strict=False) if asked]
+        inner = {**opsets, **opset_versions(body)}
+        results = iter(self.lower_nodes(body, wanted, values, inner))
+        return [next(results) if asked else None for asked in node.output]
+
+    def _folded(self, value: Value) -> Value:
+        if isinstance(value, Absent):
+            return value
+        if isinstance(value, TensorList):
+            return TensorList(tuple(simplify.fold(value.items, self.folded)))
+        return simplify.fold([value], self.folded)[0]
 
 
-def _in_order(graph: Any, known: Mapping[str, Node]) -> list[Any]:
+def _flat(results: Mapping[str, Value]) -> dict[str, Node]:
+    """Outputs of a graph: a sequence becomes one output per tensor."""
+    flat: dict[str, Node] = {}
+    for name, value in results.items():
+        if isinstance(value, TensorList):
+            flat.update((sequence_item(name, i), item) for i, item in enumerate(value.items))
+        elif isinstance(value, Absent):
+            raise UnsupportedModel(f"the output {name!r} is an optional without a value")
+        else:
+            flat[name] = value
+    return flat
+
+
+def sequence_item(name: str, index: int | str) -> str:
+    """What the tensors of an output that is a sequence are called."""
+    return f"{name}.{index}"
+
+
+def _in_order(graph: Any, known: Mapping[str, Any]) -> list[Any]:
     """Nodes sorted so that each comes after those whose outputs it reads."""
     maker: dict[str, int] = {}
     for i, node in enumerate(graph.node):

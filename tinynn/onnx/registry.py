@@ -6,8 +6,12 @@ A lowering function turns one ONNX node into nodes of our graph:
     def add(call: Call, a: Node, b: Node) -> Node: ...
 
 Its parameters behind `call` are the ONNX inputs in order; inputs that may be absent have None as
-default. It returns one Node, or a list with one per ONNX output (None for outputs that it cannot
+default. It returns one value, or a list with one per ONNX output (None for outputs that it cannot
 produce; asking for one of those is an error).
+
+A value is a Node, or TensorList for what ONNX calls a sequence, or Absent for an optional without
+value. Lengths of sequences are always known at compile time, so neither of the latter two reaches
+the graph. Lowerings that take sequences say `sequences=True`.
 """
 from __future__ import annotations
 
@@ -20,10 +24,24 @@ import numpy as np
 
 from tinynn import interp, ir
 from tinynn.ir import Graph, Node, Op
-from tinynn.onnx.errors import ModelError
+from tinynn.onnx.errors import ModelError, UnsupportedModel
 
-Result = Node | Sequence[Node | None]
-Function = Callable[..., Result]
+
+@dataclass(frozen=True)
+class TensorList:
+    """A sequence of tensors."""
+
+    items: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Absent:
+    """An optional without a value. A lowering that is given one sees None."""
+
+
+Value = Node | TensorList | Absent
+Result = Value | Sequence[Value | None]
+Function = Callable[..., Any]  # (call, *inputs) -> Result
 
 # More elements than this are not a shape, a list of axes or a range of a sane model.
 _MOST_STATIC_ELEMENTS = 1 << 22
@@ -31,10 +49,12 @@ _MOST_STATIC_ELEMENTS = 1 << 22
 
 @dataclass(frozen=True)
 class Lowering:
-    """How one operator is imported: from opset version `since` of its domain on."""
+    """How one operator is imported: from opset version `since` of its domain on. sequences: its
+    inputs may be sequences."""
 
     function: Function
     since: int
+    sequences: bool = False
 
 
 # Attributes that mean nothing for a result we produce, or only together with another attribute.
@@ -47,13 +67,14 @@ _MAY_STAY_UNREAD = frozenset({
 LOWER: dict[str, Lowering] = {}
 
 
-def lowers(*names: str, since: int = 1) -> Callable[[Function], Function]:
+def lowers(*names: str, since: int = 1, sequences: bool = False
+           ) -> Callable[[Function], Function]:
     """Enter the decorated function in LOWER under each name."""
     def enter(function: Function) -> Function:
         for name in names:
             if name in LOWER:
                 raise ValueError(f"two lowerings for {name}")
-            LOWER[name] = Lowering(function, since)
+            LOWER[name] = Lowering(function, since, sequences)
         return function
     return enter
 
@@ -62,7 +83,7 @@ class Call:
     """One ONNX node on its way into the graph: its attributes, opset and number of outputs."""
 
     def __init__(self, op: str, opset: int, attributes: dict[str, Any], outputs: int,
-                 lower_graph: Callable[[Any], list[Node]]) -> None:
+                 lower_graph: Callable[[Any, Sequence[Value | None]], list[Value]]) -> None:
         self.op = op
         self.opset = opset
         self.outputs = outputs
@@ -70,9 +91,11 @@ class Call:
         self._read: set[str] = set()
         self._lower_graph = lower_graph
 
-    def apply(self, lowering: Lowering, inputs: Sequence[Node | None]) -> list[Node | None]:
+    def apply(self, lowering: Lowering, inputs: Sequence[Value | None]) -> list[Value | None]:
         """Run the lowering function; one result per output of the ONNX node."""
-        given = list(inputs)
+        if not lowering.sequences and any(isinstance(x, TensorList) for x in inputs):
+            raise ModelError("it takes tensors, but an input is a sequence")
+        given = [None if isinstance(x, Absent) else x for x in inputs]
         while given and given[-1] is None:
             given.pop()
         parameters = list(inspect.signature(lowering.function).parameters.values())[1:]
@@ -84,8 +107,8 @@ class Call:
         result = lowering.function(self, *given)
         unread = sorted(set(self._attributes) - self._read - _MAY_STAY_UNREAD)
         if unread:
-            raise ModelError(f"attributes {unread} are not supported")
-        results = [result] if isinstance(result, Node) else list(result)
+            raise UnsupportedModel(f"attributes {unread} are not supported")
+        results = [result] if isinstance(result, Value) else list(result)
         wanted = results[:self.outputs]
         return wanted + [None] * (self.outputs - len(wanted))
 
@@ -125,16 +148,21 @@ class Call:
         value = self._get(name, default, (bytes, str), "a text")
         value = value.decode() if isinstance(value, bytes) else value
         if choices and value not in choices:
-            raise ModelError(f"attribute {name!r} is {value!r}; supported: {', '.join(choices)}")
+            raise UnsupportedModel(
+                f"attribute {name!r} is {value!r}; supported: {', '.join(choices)}")
         return str(value)
 
     def array(self, name: str) -> np.ndarray[Any, Any]:
         """A tensor attribute."""
         return np.asarray(self._get(name, None, (np.ndarray,), "a tensor"))
 
-    def branch(self, name: str) -> list[Node]:
-        """Lower a subgraph attribute, which sees the values around this node; its outputs."""
-        return self._lower_graph(self._get(name, None, (object,), "a graph"))
+    def subgraph(self, name: str) -> Any:
+        """A graph attribute, as the file has it."""
+        return self._get(name, None, (object,), "a graph")
+
+    def branch(self, name: str, inputs: Sequence[Value | None] = ()) -> list[Value]:
+        """Lower a graph attribute, which sees the values around this node; its outputs."""
+        return self._lower_graph(self.subgraph(name), inputs)
 
     def axis(self, rank: int, default: int | None = None, name: str = "axis",
              inclusive: bool = False) -> int:
@@ -172,10 +200,11 @@ def static(x: Node, what: str) -> np.ndarray[Any, Any]:
     if x.op is Op.CONST:
         return np.asarray(x.arg.array)
     if not is_static(x):
-        raise ModelError(f"{what} must be known at compile time, but depends on the model's inputs")
+        raise UnsupportedModel(
+            f"{what} must be known at compile time, but depends on the model's inputs")
     if max(n.size for n in ir.toposort([x])) > _MOST_STATIC_ELEMENTS:
-        raise ModelError(f"{what} comes from a constant tensor of more than "
-                         f"{_MOST_STATIC_ELEMENTS} elements")
+        raise UnsupportedModel(f"{what} comes from a constant tensor of more than "
+                               f"{_MOST_STATIC_ELEMENTS} elements")
     return interp.run(Graph("static", {}, {"x": x}), {})["x"]
 
 

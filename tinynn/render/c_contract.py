@@ -10,21 +10,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TypeGuard
 
 from tinynn.contract import Contract, Operand
 from tinynn.index import Axis, ceil_div, of, ravel
 from tinynn.ir import DType
-from tinynn.kernel import Load, Tensor, Value, values_of
+from tinynn.kernel import Load, Tensor, Value, value_axes, values_of
 from tinynn.pack import batch_axes
 from tinynn.render.c_function import (
     Function,
+    OpenLoop,
     declare_point,
     finish,
     open_function,
     open_items,
+    open_loop,
+    open_vector_loop,
     store,
 )
-from tinynn.render.c_values import Block, Scope, index_text
+from tinynn.render.c_values import Block, Scope, condition_text, index_text, literal
+
+FETCH_AHEAD = 8192  # bytes: weights on their way from memory while earlier ones are multiplied
 
 
 def render_contract(plan: Contract) -> Function:
@@ -32,20 +39,32 @@ def render_contract(plan: Contract) -> Function:
     kernel = plan.kernel
     block = Block()
     tensors = _arguments(plan)
-    names = open_function(block, kernel, tensors)
+    names = open_function(block, kernel, tensors, fuse=True)
     pieces = [Axis(f"piece{i}", ceil_div(a.size, n))
               for i, (a, n) in enumerate(zip(plan.columns, plan.box, strict=True))]
     groups = [Axis("group", plan.groups)] if plan.groups > 1 else []
+    if plan.cols.packed is None:
+        block.add(f"_Alignas(64) float panel[{plan.depth} * {_pitch(plan)}];")
+    rows_first = plan.rows.packed is None and _same_rows(plan)
+    if rows_first:
+        block.add("const int64_t block = 0;")
+        _rows(block, plan, names)
     open_items(block, [*plan.outer, *pieces, *groups])
     _declare_box(block, plan)
     if plan.cols.packed is None:
+        # The groups of a panel follow one another: only the first one here copies it.
+        if groups:
+            block.open("if (item == begin || group == 0)")
         _stage_columns(block, plan, names)
+        if groups:
+            block.close()
     first, last = "0", str(plan.blocks)
     if plan.groups > 1:
         first = f"{plan.blocks} * group / {plan.groups}"
         last = f"{plan.blocks} * (group + 1) / {plan.groups}"
     block.open(f"for (int64_t block = {first}; block < {last}; ++block)")
-    _rows(block, plan, names)
+    if not rows_first:
+        _rows(block, plan, names)
     block.add(f"_Alignas(64) float total[{plan.tile_rows} * {plan.panel_columns}];")
     _tiles(block, plan, names)
     _finish_block(block, plan, names)
@@ -80,11 +99,12 @@ def _declare_box(block: Block, plan: Contract) -> None:
     block.add(f"const int64_t columns = {' * '.join(counts)};")
 
 
-def _column_loops(block: Block, plan: Contract) -> str:
+def _column_loops(block: Block, plan: Contract, open_innermost: OpenLoop = open_loop) -> str:
     """Open the loops over the columns of a panel; the place of a column in it."""
     place = "0"
     for i, axis in enumerate(plan.columns):
-        block.open(f"for (int64_t {axis.name} = start{i}; {axis.name} < end{i}; ++{axis.name})")
+        innermost = i == len(plan.columns) - 1
+        (open_innermost if innermost else open_loop)(block, axis.name, f"start{i}", f"end{i}")
         inside = f"({axis.name} - start{i})"
         place = inside if i == 0 else f"{place} * {plan.box[i]} + {inside}"
     return place
@@ -102,18 +122,54 @@ def _stage_columns(block: Block, plan: Contract, names: Mapping[Tensor, str]) ->
     reduction = plan.kernel.reduction
     assert reduction is not None
     pitch, depth = _pitch(plan), block.depth
-    block.add(f"_Alignas(64) float panel[{plan.depth} * {pitch}];")
     for axis in reduction.axes:
         block.loop(axis)
     block.add(f"float *line = panel + ({_position(reduction.axes)}) * {pitch};")
     inner = block.depth
-    place = _column_loops(block, plan)
-    value = Scope(block, names, plan.kernel.runtime).write(plan.cols.value)
-    block.add(f"line[{place}] = {value};")
+    if _is_row(plan.cols.value, plan.columns[-1]):
+        _stage_row(block, plan, names, plan.cols.value)
+    else:
+        place = _column_loops(block, plan)
+        value = Scope(block, names, plan.kernel.runtime).write(plan.cols.value)
+        block.add(f"line[{place}] = {value};")
     block.close(block.depth - inner)
     block.open(f"for (int64_t i = columns; i < {plan.panel_columns}; ++i)")
     block.add("line[i] = 0;")
     block.close(block.depth - depth)
+
+
+def _is_row(value: Value, x: Axis) -> TypeGuard[Load]:
+    """Whether the value is read, and inside exactly for a range of x."""
+    return isinstance(value, Load) and bool(value.when) and all(
+        w.expr.is_affine and w.expr.coefficient(x) >= 0 for w in value.when)
+
+
+def _stage_row(block: Block, plan: Contract, names: Mapping[Tensor, str], load: Load) -> None:
+    """Copy rows of columns, with the fill value left and right of the range that is inside, so that
+    no condition is tested in the loop that copies."""
+    x, last = plan.columns[-1], len(plan.columns) - 1
+    outer = replace(plan, columns=plan.columns[:-1])
+    place = _column_loops(block, outer)
+    offset = f"({x.name} - start{last})"
+    place = f"({place}) * {plan.box[last]} + {offset}" if last else offset
+    block.add(f"int64_t low = start{last}, high = end{last};")
+    for w in load.when:
+        step = w.expr.coefficient(x)
+        rest = w.expr - of(x) * step
+        if step == 0:
+            block.add(f"high = {condition_text([w])} ? high : low;")
+            continue
+        block.add(f"low = larger(low, ({step - 1} - ({index_text(rest)})) / {step});")
+        block.add(f"high = smaller(high, ({w.size + step - 1} - ({index_text(rest)})) / {step});")
+    block.add(f"low = smaller(low, end{last});")
+    block.add("high = larger(low, high);")
+    fill = f"line[{place}] = {literal(load.fill, load.dtype)};"
+    block.add(f"for (int64_t {x.name} = start{last}; {x.name} < low; ++{x.name}) {fill}")
+    block.open(f"for (int64_t {x.name} = low; {x.name} < high; ++{x.name})")
+    value = Scope(block, names, plan.kernel.runtime).write(replace(load, when=()))
+    block.add(f"line[{place}] = {value};")
+    block.close()
+    block.add(f"for (int64_t {x.name} = high; {x.name} < end{last}; ++{x.name}) {fill}")
 
 
 def _rows(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> None:
@@ -123,8 +179,17 @@ def _rows(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> None:
     assert reduction is not None
     tile = plan.tile_rows
     if packed is not None:
-        matrix = _matrix(plan, plan.rows, plan.blocks)
-        block.add(f"const float *rows = {names[packed]} + ({matrix}block) * {plan.depth * tile};")
+        size = plan.depth * tile
+        start = f"{names[packed]} + ({_matrix(plan, plan.rows, plan.blocks)}block) * {size}"
+        if packed.dtype is DType.F32:
+            block.add(f"const float *rows = {start};")
+            return
+        lanes, whole = plan.lanes, size - size % plan.lanes
+        block.add(f"const uint16_t *half = {start};")
+        block.add(f"_Alignas(64) float rows[{size}];")
+        block.add(f"for (int64_t i = 0; i < {whole}; i += {lanes}) "
+                  f"store_f32x{lanes}(rows + i, widen_f16x{lanes}(half + i));")
+        block.add(f"for (int64_t i = {whole}; i < {size}; ++i) rows[i] = load_f16(half[i]);")
         return
     depth = block.depth
     block.add(f"float rows[{plan.depth} * {tile}];")
@@ -135,6 +200,12 @@ def _rows(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> None:
     value = Scope(block, names, plan.kernel.runtime).write(plan.rows.value)
     block.add(f"rows[({_position(reduction.axes)}) * {tile} + r] = {value};")
     block.close(block.depth - depth)
+
+
+def _same_rows(plan: Contract) -> bool:
+    """Whether all panels use one and the same block of rows."""
+    return plan.blocks == 1 and not set(plan.outer) & value_axes(plan.rows.value,
+                                                                 plan.kernel.runtime)
 
 
 def _declare_row(block: Block, plan: Contract, clamp: bool) -> None:
@@ -167,6 +238,13 @@ def _tiles(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> None:
     for r in range(tile):
         block.add(" ".join(f"f32x{lanes} c{r}_{t} = {{0}};" for t in range(vectors)))
     block.open(f"for (int64_t k = 0; k < {plan.depth}; ++k)")
+    if plan.rows.packed is not None and plan.rows.packed.dtype is DType.F16:
+        # The next block, from memory to the cache while this one is computed.
+        block.add(f"__builtin_prefetch(half + {plan.depth * tile} + k * {tile});")
+    if packed is not None:
+        ahead = FETCH_AHEAD // packed.dtype.itemsize
+        for line in range(0, pitch, 64 // packed.dtype.itemsize):
+            block.add(f"__builtin_prefetch(cols + {ahead + line} + k * {pitch});")
     half = packed is not None and packed.dtype is DType.F16
     load = f"widen_f16x{lanes}" if half else f"load_f32x{lanes}"
     for t in range(vectors):
@@ -193,7 +271,8 @@ def _finish_block(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> 
         last = "count"
     block.open(f"for (int64_t r = 0; r < {last}; ++r)")
     _declare_row(block, plan, clamp=False)
-    place = _column_loops(block, plan)
+    ragged = plan.box[-1] % plan.lanes or plan.columns[-1].size % plan.box[-1]
+    place = _column_loops(block, plan, open_vector_loop if ragged else open_loop)
     block.add(f"const float reduced = total[r * {plan.panel_columns} + {place}];")
     store(block, Scope(block, names, kernel.runtime, {id(kernel.reduction): "reduced"}), kernel)
 

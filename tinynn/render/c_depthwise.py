@@ -1,9 +1,13 @@
 """Family Depthwise in C: windows over a plane that lies, padded, in local memory.
 
-    for every plane and every chunk of its output rows
-        copy the input rows it needs, with their border, to local memory
-        for every output of the plane (usually one)
+    for every batch of planes (each a chunk of output rows of one input plane)
+        copy the input rows they need, with their border, to local memory
+        for every output of a plane (usually one)
             for every tile of rows x vectors: add up the products of all taps in registers
+        for every output of a plane: epilogue and store
+
+Small planes come in batches, because a processor waits when it reads in pieces of another size what
+it has only just written.
 
 With a stride, columns of equal remainder are stored together, so that a vector of neighbouring
 outputs always reads neighbouring numbers.
@@ -12,18 +16,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tinynn.cost import points
 from tinynn.depthwise import Depthwise
-from tinynn.index import Axis, Expr, ceil_div
+from tinynn.index import Axis, Expr, ceil_div, of, ravel, round_up
 from tinynn.kernel import Tensor
 from tinynn.render.c_function import (
     Function,
     arguments,
+    declare_point,
     finish,
     open_function,
-    open_items,
+    open_vector_loop,
     store,
 )
-from tinynn.render.c_values import Block, Scope, literal
+from tinynn.render.c_values import Block, Scope, index_text, literal
 
 
 def render_depthwise(plan: Depthwise) -> Function:
@@ -31,44 +37,78 @@ def render_depthwise(plan: Depthwise) -> Function:
     kernel, y = plan.kernel, plan.y
     block = Block()
     tensors = arguments(kernel)
-    names = open_function(block, kernel, tensors)
-    open_items(block, [*plan.outer, Axis("piece", ceil_div(y.position.size, plan.chunk))])
-    block.add(f"const int64_t start = piece * {plan.chunk};")
-    rest = y.position.size - plan.chunk
-    end = f"start < {rest} ? start + {plan.chunk} : {y.position.size}" if rest > 0 else str(
-        y.position.size)
-    block.add(f"const int64_t end = {end};")
-    _stage_plane(block, plan, names)
+    names = open_function(block, kernel, tensors, fuse=True)
+    pieces = ceil_div(y.position.size, plan.chunk)
+    items = [*plan.outer, Axis("piece", pieces)]
+    block.add(f"_Alignas(64) float planes[{plan.batch} * {_plane_size(plan)}];")
+    sums = plan.batch * points(plan.inner)
+    block.add(f"_Alignas(64) float totals[{sums} * {_total_size(plan)}];")
+    _fill(block, plan, "planes", "0", f"{plan.batch} * {plan.y.span(plan.chunk)}")
+    count = points(items)
+    block.add(f"const int64_t begin = {count} * part / parts;")
+    block.add(f"const int64_t end = {count} * (part + 1) / parts;")
+    block.open(f"for (int64_t first = begin; first < end; first += {plan.batch})")
+    block.add(f"const int64_t last = smaller(first + {plan.batch}, end);")
+    for write in (_stage_plane, _multiply, _finish_plane):
+        block.open("for (int64_t item = first; item < last; ++item)")
+        declare_point(block, items, "item")
+        block.add(f"const int64_t start = piece * {plan.chunk};")
+        block.add(f"const int64_t stop = smaller(start + {plan.chunk}, {y.position.size});")
+        depth = block.depth
+        write(block, plan, names)
+        block.close(block.depth - depth + 1)
+    return finish(block, kernel, tensors, plan.family)
+
+
+def _multiply(block: Block, plan: Depthwise, names: dict[Tensor, str]) -> None:
+    """All tiles of the outputs of one plane."""
+    block.add(f"const float *plane = planes + (item - first) * {_plane_size(plan)};")
     for axis in plan.inner:
         block.loop(axis)
+    _declare_total(block, plan)
     _stage_weights(block, plan, names)
-    block.add(f"_Alignas(64) float total[{plan.chunk * _total_pitch(plan) + plan.width}];")
-    block.open(f"for (int64_t top = start; top < end; top += {plan.tile_rows})")
+    block.open(f"for (int64_t top = start; top < stop; top += {plan.tile_rows})")
     step = plan.tile_vectors * plan.lanes
-    block.open(f"for (int64_t left = 0; left < {plan.width}; left += {step})")
+    # From right to left: what a tile stores beyond the end of its row is overwritten.
+    block.open(f"for (int64_t left = {plan.width - step}; left >= 0; left -= {step})")
     _tile(block, plan)
-    block.close(2)
-    _finish_plane(block, plan, names)
-    return finish(block, kernel, tensors, plan.family)
 
 
 def _finish_plane(block: Block, plan: Depthwise, names: dict[Tensor, str]) -> None:
     """Epilogue and store of the rows of this chunk."""
     kernel, x, y, pitch = plan.epilogue, plan.x.position, plan.y.position, _total_pitch(plan)
+    for inner in plan.inner:
+        block.loop(inner)
+    _declare_total(block, plan)
     if plan.flat is not None:
         axis = plan.flat.name
-        block.open(f"for (int64_t {axis} = start * {x.size}; {axis} < end * {x.size}; ++{axis})")
+        open_vector_loop(block, axis, f"start * {x.size}", f"stop * {x.size}")
         block.add(f"const float reduced = total[{axis} - start * {x.size}];")
     else:
-        block.open(f"for (int64_t {y.name} = start; {y.name} < end; ++{y.name})")
-        block.loop(x)
+        block.open(f"for (int64_t {y.name} = start; {y.name} < stop; ++{y.name})")
+        open_vector_loop(block, x.name, "0", str(x.size))
         block.add(f"const float reduced = total[({y.name} - start) * {pitch} + {x.name}];")
     store(block, Scope(block, names, kernel.runtime, {id(kernel.reduction): "reduced"}), kernel)
 
 
+def _declare_total(block: Block, plan: Depthwise) -> None:
+    """The sums of this plane and this point of the inner axes."""
+    place = ravel([of(a) for a in plan.inner], [a.size for a in plan.inner])
+    number = f"(item - first) * {points(plan.inner)} + {index_text(place)}"
+    block.add(f"float *total = totals + ({number}) * {_total_size(plan)};")
+
+
+def _plane_size(plan: Depthwise) -> int:
+    return plan.y.span(plan.chunk) * _pitch(plan)
+
+
+def _total_size(plan: Depthwise) -> int:
+    """Sums of one plane, and what the last tile stores beyond the end of its row."""
+    return round_up(plan.chunk * _total_pitch(plan) + plan.width, 16)
+
+
 def _total_pitch(plan: Depthwise) -> int:
-    """Results from one row to the next. A flat plane has no gaps: what a tile stores beyond the end
-    of its row is overwritten by the next row."""
+    """Results from one row to the next; a flat plane has no gaps."""
     return plan.x.position.size if plan.flat is not None else plan.width
 
 
@@ -81,8 +121,16 @@ def _pitch(plan: Depthwise) -> int:
     return _phase_pitch(plan) * plan.x.stride
 
 
+def _fill(block: Block, plan: Depthwise, plane: str, first: str, last: str) -> None:
+    """Set rows of a plane to the value outside of the input."""
+    pitch, fill = _pitch(plan), literal(plan.data.fill, plan.data.dtype)
+    block.add(f"for (int64_t i = ({first}) * {pitch}; i < ({last}) * {pitch}; ++i) "
+              f"{plane}[i] = {fill};")
+
+
 def _stage_plane(block: Block, plan: Depthwise, names: dict[Tensor, str]) -> None:
-    """Copy rows of the input into `plane`, the fill value where there is no input."""
+    """Copy rows of the input into its plane, and set those outside of the input. The columns of the
+    border stay as they are: every item has the same."""
     data, (dim_y, dim_x) = plan.data, plan.dims
     height, length = (data.tensor.shape[d] for d in plan.dims)
     for condition in data.when:
@@ -90,39 +138,31 @@ def _stage_plane(block: Block, plan: Depthwise, names: dict[Tensor, str]) -> Non
             height = condition.size
         if condition.expr == data.index[dim_x]:
             length = condition.size
-    fill = literal(data.fill, data.dtype)
     rows, pitch, phase_pitch = plan.y.span(plan.chunk), _pitch(plan), _phase_pitch(plan)
     stride = plan.x.stride
-    block.add(f"_Alignas(64) float plane[{rows} * {pitch}];")
-    block.open(f"for (int64_t py = 0; py < {rows}; ++py)")
-    block.add(f"const int64_t iy = start * {plan.y.stride} + py + {plan.y.start};")
+    block.add(f"float *plane = planes + (item - first) * {_plane_size(plan)};")
+    block.add(f"const int64_t above = start * {plan.y.stride} + {plan.y.start};")
+    block.add(f"const int64_t low = smaller({rows}, larger(0, -above));")
+    block.add(f"const int64_t high = larger(low, smaller({rows}, {height} - above));")
+    if plan.chunk < plan.y.position.size:  # else every plane has the same rows outside
+        _fill(block, plan, "plane", "0", "low")
+        _fill(block, plan, "plane", "high", str(rows))
+    block.open("for (int64_t py = low; py < high; ++py)")
+    block.add("const int64_t iy = above + py;")
     block.add(f"float *line = plane + py * {pitch};")
-    block.open(f"if (iy < 0 || iy >= {height})")
-    block.open(f"for (int64_t px = 0; px < {pitch}; ++px)")
-    block.add(f"line[px] = {fill};")
-    block.close()
-    block.add("continue;")
-    block.close()
-    row = _variable("iy")
     for phase in range(stride):
         # Column q of this phase is input column q * stride + shift.
         shift = phase + plan.x.start
         first = min(phase_pitch, max(0, -(shift // stride)))
         last = min(phase_pitch, max(first, -(-(length - shift) // stride)))
-        at = phase * phase_pitch
-        if first > 0:
-            block.add(f"for (int64_t q = 0; q < {first}; ++q) line[{at} + q] = {fill};")
         block.open(f"for (int64_t q = {first}; q < {last}; ++q)")
         index = list(data.index)
-        index[dim_y] = row
+        index[dim_y] = _variable("iy")
         index[dim_x] = _variable("q") * stride + shift
         load = replace(data, index=tuple(index), when=())
         value = Scope(block, names, plan.kernel.runtime).write(load)
-        block.add(f"line[{at} + q] = {value};")
+        block.add(f"line[{phase * phase_pitch} + q] = {value};")
         block.close()
-        if last < phase_pitch:
-            block.add(f"for (int64_t q = {last}; q < {phase_pitch}; ++q) line[{at} + q] = {fill};")
-    block.close()
 
 
 def _variable(name: str) -> Expr:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tinynn.index import Axis
@@ -25,6 +25,8 @@ from tinynn.render.c_values import (
 
 EXPORT = '__attribute__((visibility("default")))'
 NAME = "@name@"
+
+OpenLoop = Callable[[Block, str, str, str], None]
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,16 @@ def arguments(kernel: Kernel) -> tuple[Tensor, ...]:
     return tuple(found)
 
 
-def open_function(block: Block, kernel: Kernel, tensors: tuple[Tensor, ...]) -> dict[Tensor, str]:
-    """Write head and pointers of a function; the C names of its tensors."""
+def open_function(block: Block, kernel: Kernel, tensors: tuple[Tensor, ...],
+                  fuse: bool = False) -> dict[Tensor, str]:
+    """Write head and pointers of a function; the C names of its tensors.
+
+    fuse: compute products and sums that follow one another as one operation.
+    """
     block.depth = 0
     block.open(f"{EXPORT} void {NAME}(void *const *args, int64_t part, int64_t parts)")
+    if fuse:
+        block.lines.append("#pragma clang fp contract(fast)")
     names: dict[Tensor, str] = {}
     for i, tensor in enumerate(tensors):
         name = "out" if i == 0 else f"a{i}"
@@ -117,6 +125,18 @@ def open_items(block: Block, axes: Sequence[Axis]) -> None:
     block.add(f"const int64_t end = {count} * (part + 1) / parts;")
     block.open("for (int64_t item = begin; item < end; ++item)")
     declare_point(block, axes, "item")
+
+
+def open_loop(block: Block, name: str, start: str, end: str) -> None:
+    """Open the loop of a variable from start to end."""
+    block.open(f"for (int64_t {name} = {start}; {name} < {end}; ++{name})")
+
+
+def open_vector_loop(block: Block, name: str, start: str, end: str) -> None:
+    """Open a loop over elements that are finished side by side. What is left at its end is done
+    by one masked vector where the machine has them, not one by one."""
+    block.lines.append("#pragma clang loop vectorize_predicate(enable)")
+    open_loop(block, name, start, end)
 
 
 def store(block: Block, scope: Scope, kernel: Kernel) -> None:

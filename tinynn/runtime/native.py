@@ -4,7 +4,6 @@ from __future__ import annotations
 import _ctypes
 import ctypes
 import os
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,6 +76,8 @@ def _executable_file(code: bytes) -> tuple[int, str]:
         fd = os.memfd_create("tinynn", os.MFD_CLOEXEC)
         path = f"/proc/self/fd/{fd}"
     except (OSError, AttributeError):
+        import tempfile  # slow to import and seldom needed
+
         fd, path = tempfile.mkstemp(prefix="tinynn-", suffix=".so")
     with open(fd, "wb", closefd=False) as file:
         file.write(code)

@@ -2,8 +2,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import mmap
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,9 @@ from tinynn.runtime.layout import (
     parse_json,
     sha256_hex,
 )
-from tinynn.runtime.manifest import Manifest, parse
+from tinynn.runtime.manifest import Blob, Manifest, parse
+
+_CHUNK_NBYTES = 1 << 20
 
 
 class Reader:
@@ -27,13 +32,22 @@ class Reader:
     name: for messages. json: the manifest as plain data. manifest: the same, typed.
     sha256: of the manifest; it identifies the artifact, because the manifest holds the hashes of
     all blobs.
+
+    Hashing the blobs is most of the work of reading. A thread does it, so that the weights can be
+    copied meanwhile; nothing of a blob may be trusted before `wait`, but `code` checks for itself.
     """
 
-    def __init__(self, data: bytes | mmap.mmap, name: str) -> None:
-        """Check everything; raises ArtifactError."""
+    def __init__(self, data: bytes | mmap.mmap, name: str, fd: int | None = None) -> None:
+        """Check everything but the blobs' hashes; raises ArtifactError.
+
+        fd: of the mapped file; closed when its blobs are hashed.
+        """
         self.name = name
         self._data = data
+        self._fd = fd
         self._view = memoryview(data)
+        self._fault: Exception | None = None
+        self._hashing: threading.Thread | None = None
         try:
             self._read()
         except Fault as fault:
@@ -51,14 +65,49 @@ class Reader:
         self.json: dict[str, Any] = parse_json(raw)
         self.manifest: Manifest = parse(self.json, header.version)
         check_blobs(self.manifest.blobs, header.manifest_nbytes, header.file_nbytes)
-        for i, blob in enumerate(self.manifest.blobs):
+        for blob in self.manifest.blobs:
             self._check_padding(end, blob.offset)
             end = blob.offset + blob.nbytes
-            if sha256_hex(self._view[blob.offset:end]) != blob.sha256:
-                raise Fault(f"blob {i} ({blob.kind}), bytes {blob.offset} to {end}",
-                            "its sha256 is not the one in the manifest")
-            self.release_pages()
+        self._hashing = threading.Thread(target=self._check_hashes, name="tinynn-hash", daemon=True)
+        self._hashing.start()
         check_manifest(self.manifest)
+
+    def wait(self) -> None:
+        """Return when every blob's hash is checked; raises ArtifactError if one is wrong."""
+        if self._hashing is not None:
+            self._hashing.join()
+        if self._fault is not None:
+            raise ArtifactError(f"{self.name}: {self._fault}")
+
+    def _check_hashes(self) -> None:
+        try:
+            for i, blob in enumerate(self.manifest.blobs):
+                digest = hashlib.sha256()
+                for chunk in self._chunks(blob):
+                    digest.update(chunk)
+                if digest.hexdigest() != blob.sha256:
+                    raise Fault(f"blob {i} ({blob.kind}), bytes {blob.offset} to "
+                                f"{blob.offset + blob.nbytes}",
+                                "its sha256 is not the one in the manifest")
+        except (Fault, OSError) as error:
+            self._fault = error
+        finally:
+            self._close_file()
+
+    def _chunks(self, blob: Blob) -> Iterator[memoryview]:
+        """The bytes of a blob; those of a file are read, because mapped ones would count twice
+        in the memory of the process while weights are copied."""
+        if self._fd is None:
+            yield self._view[blob.offset:blob.offset + blob.nbytes]
+            return
+        buffer = memoryview(bytearray(min(blob.nbytes, _CHUNK_NBYTES)))
+        offset, end = blob.offset, blob.offset + blob.nbytes
+        while offset < end:
+            got = os.preadv(self._fd, [buffer[:end - offset]], offset)
+            if got == 0:
+                raise Fault(f"end of file at byte {offset}", "the file became shorter while read")
+            yield buffer[:got]
+            offset += got
 
     def _check_padding(self, start: int, end: int) -> None:
         if np.frombuffer(self._view[start:end], dtype=np.uint8).any():
@@ -87,24 +136,48 @@ class Reader:
 
     def close(self) -> None:
         """Give the file back. Arrays made from blob() must be gone."""
+        if self._hashing is not None:
+            self._hashing.join()
+        self._close_file()
         self._view.release()
         if isinstance(self._data, mmap.mmap):
             # Views that are still alive keep the mapping until they go.
             with contextlib.suppress(BufferError):
                 self._data.close()
 
+    def _close_file(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
 
-def read(source: str | os.PathLike[str] | bytes) -> Reader:
+
+def read(source: str | os.PathLike[str] | bytes, wait: bool = True) -> Reader:
     """Map a file, or take its bytes, and check it. Raises ArtifactError, also for an unreadable
-    file."""
-    if isinstance(source, bytes):
-        return Reader(source, "<bytes>")
-    path = Path(source)
+    file. wait: False leaves it to the caller to call `Reader.wait` before results count."""
+    reader = Reader(source, "<bytes>") if isinstance(source, bytes) else _open(Path(source))
+    if wait:
+        try:
+            reader.wait()
+        except ArtifactError:
+            reader.close()
+            raise
+    return reader
+
+
+def _open(path: Path) -> Reader:
     try:
-        with path.open("rb") as file:
-            # An empty file cannot be mapped.
-            if os.fstat(file.fileno()).st_size == 0:
-                return Reader(b"", str(path))
-            return Reader(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), str(path))
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read ({error.strerror}). Check the path.") from None
+        raise _unreadable(path, error) from None
+    try:
+        # An empty file cannot be mapped.
+        empty = os.fstat(fd).st_size == 0
+        data = b"" if empty else mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        os.close(fd)
+        raise _unreadable(path, error) from None
+    return Reader(data, str(path), fd)
+
+
+def _unreadable(path: Path, error: OSError) -> ArtifactError:
+    return ArtifactError(f"{path}: cannot be read ({error.strerror}). Check the path.")

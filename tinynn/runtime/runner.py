@@ -1,6 +1,7 @@
 """A loaded artifact that runs: memory, the step table, state between runs."""
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -32,14 +33,19 @@ def load(source: str | os.PathLike[str] | bytes, target: str | None = None,
 
     Raises ArtifactError (damaged file, no fitting target, too little memory), UntrustedArtifact.
     """
-    reader = read(source)
-    try:
-        chosen = choose_target(reader.manifest, target, host.host_targets(), reader.name)
-        if not trust:
-            trust_list.require_trust(reader.sha256, reader.name)
-        return Runner(reader, chosen, _thread_count(reader.manifest, threads))
-    finally:
-        reader.close()
+    with contextlib.closing(read(source, wait=False)) as reader:
+        try:
+            runner = _runner(reader, target, threads, trust)
+        finally:
+            reader.wait()  # damage explains more than an error that follows from it
+    return runner
+
+
+def _runner(reader: Reader, target: str | None, threads: int | None, trust: bool) -> Runner:
+    chosen = choose_target(reader.manifest, target, host.host_targets(), reader.name)
+    if not trust:
+        trust_list.require_trust(reader.sha256, reader.name)
+    return Runner(reader, chosen, _thread_count(reader.manifest, threads))
 
 
 def choose_target(manifest: Manifest, wanted: str | None, runnable: list[str],

@@ -12,3 +12,9 @@ def own_trust_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "tinydrive-home"
     monkeypatch.setenv("TINYDRIVE_HOME", str(home))
     return home / "trusted-artifacts.txt"
+
+
+@pytest.fixture(autouse=True)
+def no_compile_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests compile anew: what an earlier run left could hide a fault."""
+    monkeypatch.setenv("TINYDRIVE_CACHE", "")

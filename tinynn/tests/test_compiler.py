@@ -44,12 +44,15 @@ def test_random_graphs_of_all_operations_and_dtypes(
 
 def _conv(rng: np.random.Generator, size: tuple[int, int], k: int, stride: int, dilation: int,
           pad: int, channels: tuple[int, int, int], bias: bool) -> Graph | None:
-    """A conv of two images, with bias and ReLU if asked; None if nothing would be left."""
+    """A conv of two images; None if nothing would be left. With a bias and ReLU if asked, and then
+    its weights are exact in f16."""
     inner, outer, groups = channels
     x = ir.input_("x", DType.F32, (2, inner, *size))
     if min(size) + 2 * pad < dilation * (k - 1) + 1:
         return None
     weight = rng.standard_normal((outer, inner // groups, k, k)).astype(np.float32)
+    if bias:
+        weight = weight.astype(np.float16).astype(np.float32)
     y = derived.conv(x, ir.const(weight), [stride] * 2, [dilation] * 2, [(pad, pad)] * 2, groups)
     if bias:
         shift = rng.standard_normal((1, outer, 1, 1)).astype(np.float32)
@@ -71,6 +74,8 @@ def _convs() -> list[Graph]:
             chosen = channels[(number + number // 9 + shift) % 5]
             graphs.append(_conv(rng, size, *window, chosen, bool(shift)))
     graphs.append(_conv(rng, (7, 7), 3, 1, 1, 1, (512, 20, 1), True))  # sums of 4608 products
+    graphs.append(_conv(rng, (5, 601), 3, 2, 1, 1, (3, 9, 1), True))  # rows of more than a panel
+    graphs.append(_conv(rng, (140, 150), 3, 1, 1, 1, (2, 4, 2), True))  # planes in two pieces
     return [g for g in graphs if g is not None]
 
 

@@ -63,6 +63,43 @@ def test_limits(function: Callable[[Node], Node], at_infinity: float,
     np.testing.assert_array_equal(got, [at_infinity, at_minus_infinity, math.nan])
 
 
+UNIT = np.concatenate([np.linspace(-1, 1, 401), [1e-5, -1e-3, 0.999999]]).astype(np.float32)
+
+
+@pytest.mark.parametrize(("function", "exact", "x"), [
+    (d.sinh, np.sinh, POINTS[np.abs(POINTS) < 80]), (d.cosh, np.cosh, POINTS[np.abs(POINTS) < 80]),
+    (d.tan, np.tan, UNIT), (d.atan, np.arctan, POINTS), (d.asin, np.arcsin, UNIT),
+    (d.acos, np.arccos, UNIT[:-1]), (d.asinh, np.arcsinh, POINTS), (d.log1p, np.log1p, UNIT[1:]),
+    (d.acosh, np.arccosh, np.linspace(1, 50, 500, dtype=np.float32)),
+    (d.atanh, np.arctanh, UNIT[1:-1]),
+], ids=["sinh", "cosh", "tan", "atan", "asin", "acos", "asinh", "log1p", "acosh", "atanh"])
+def test_relative_error(function: Callable[[Node], Node], exact: Callable[[Array], Array],
+                        x: Array) -> None:
+    got = on(function, x)
+    assert got.dtype == np.float32
+    with np.errstate(divide="ignore"):
+        wanted = exact(x.astype(np.float64))
+    # e^x has the error of its exponent, which grows with x; all others stay within 2e-6.
+    tolerance = 1e-5 if function in (d.sinh, d.cosh) else 2e-6
+    np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=1e-7)
+
+
+def test_ends_of_inverse_functions() -> None:
+    infinity = math.inf
+    np.testing.assert_allclose(on(d.atan, [infinity, -infinity]), [math.pi / 2, -math.pi / 2])
+    np.testing.assert_allclose(on(d.asinh, [1e30, infinity, -infinity]),
+                               [math.asinh(1e30), infinity, -infinity], rtol=1e-6)
+    np.testing.assert_array_equal(on(d.log1p, [infinity, -1]), [infinity, -infinity])
+    for function, outside in ((d.asin, 1.5), (d.acos, -1.5), (d.acosh, 0.5), (d.atanh, 2.0)):
+        assert np.isnan(on(function, [outside, math.nan])).all()
+
+
+def test_positions() -> None:
+    np.testing.assert_array_equal(value(d.positions((2, 3), 1)), [[0, 1, 2]])
+    with pytest.raises(GraphError, match="a constant of 1099511627776 elements would be needed"):
+        d.positions((2**40,), 0)
+
+
 def test_halves_are_rounded_once() -> None:
     x = np.linspace(-4, 4, 801).astype(np.float16)
     for function, exact in ((d.tanh, np.tanh), (d.exp, np.exp)):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,23 @@ def test_unsupported_nodes_inside_branches_are_found() -> None:
         import_model(proto)
 
 
-@pytest.mark.parametrize("opset", [1, 6, 99])
+@pytest.mark.parametrize("opset", [0, 99])
 def test_opsets_out_of_range(opset: int) -> None:
-    with pytest.raises(UnsupportedModel, match=f"opset {opset}; supported are 7 to .*convert"):
+    with pytest.raises(UnsupportedModel, match=f"opset {opset}; supported are 1 to .*convert"):
         import_model(chain(node("Relu", "x", "y"), opset=opset))
+
+
+def test_old_opsets_without_the_operator() -> None:
+    with pytest.raises(UnsupportedModel, match="opset 5: supported from opset 6 on"):
+        import_model(chain(node("Clip", "x", "y"), opset=5))
+
+
+def test_a_git_lfs_pointer_is_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "supercombo.onnx"
+    path.write_text("version https://git-lfs.github.com/spec/v1\n"
+                    f"oid sha256:{'0' * 64}\nsize 60000000\n")
+    with pytest.raises(ModelError, match=r"supercombo\.onnx is a Git LFS pointer.*`git lfs pull`"):
+        import_model(path)
 
 
 @pytest.mark.parametrize(("nodes", "message"), [
@@ -84,7 +98,7 @@ def test_opsets_out_of_range(opset: int) -> None:
     ([node("Relu", "x", "y"), node("Neg", "x", "y")], "the name 'y' is already taken"),
     ([node("Relu", "x", "x")], "the name 'x' is already taken"),
     ([node("Relu", "x", "z")], r"no node makes the outputs \['y'\]"),
-    ([node("Relu", "x x", "y")], r"node 'Relu of x x' \(Relu\): takes 1 to 1 inputs, has 2"),
+    ([node("Relu", "x x", "y")], r"'Relu of x x' \(Relu\), opset 17: takes 1 to 1 inputs, has 2"),
     ([node("Relu", "x", "y", novel=1)], r"attributes \['novel'\] are not supported"),
     ([node("Concat", "x", "y")], "attribute 'axis' is missing"),
     ([node("Concat", "x", "y", axis=1.5)], "attribute 'axis' should be an integer, is 1.5"),
@@ -93,13 +107,13 @@ def test_opsets_out_of_range(opset: int) -> None:
      r"node 'Add of x c' .*shapes \(2, 3\), \(2,\) cannot be broadcast"),
     ([node("MatMul", "x x", "y")], "inner lengths differ"),
     ([helper.make_node("Concat", ["x", "", "x"], ["y"], axis=0)],
-     "the Concat node that makes 'y': the operands do not fit"),
+     "Concat node that makes 'y', opset 17: the operands do not fit"),
     ([node("Reshape", "x c", "y"), node("Constant", "", "c", value_ints=[4, -1])],
      r"cannot be reshaped to \[4, -1\]"),
     ([node("Cast", "x c", "c"), node("Reshape", "x c", "y")], "cycle"),
     ([node("Cast", "x", "c", to=7), node("Reshape", "x c", "y")],
      "the new shape must be known at compile time"),
-    ([node("MaxPool", "x", "y", kernel_shape=[2, 2])], r"node 'MaxPool of x' \(MaxPool\): "),
+    ([node("MaxPool", "x", "y", kernel_shape=[2, 2])], r"MaxPool of x' \(MaxPool\), opset 17: "),
     ([node("Cast", "x", "y", to=8)], "element type STRING is not supported"),
     ([node("Conv", "x x", "y")], r"node 'Conv of x x' \(Conv\)"),
     ([node("Einsum", "x", "y")], "Einsum"),
@@ -339,3 +353,92 @@ def test_deep_nesting_is_refused_in_bounded_time() -> None:
     inner.input.append(helper.make_tensor_value_info("x", 1, [2]))
     with pytest.raises(ModelError, match="nested more than 32 deep"):
         import_model(helper.make_model(inner, opset_imports=[helper.make_opsetid("", 17)]))
+
+
+def field(number: int, payload: bytes) -> bytes:
+    """A length-delimited protobuf field."""
+    length, size = len(payload), b""
+    while length >= 128:
+        size, length = size + bytes([length % 128 + 128]), length // 128
+    return bytes([number * 8 + 2]) + size + bytes([length]) + payload
+
+
+def test_a_file_nested_10000_deep() -> None:
+    graph = b""
+    for _ in range(10_000):
+        graph = field(1, field(5, field(6, graph)))  # graph in an attribute of a node of a graph
+    with pytest.raises(ModelError, match="not an ONNX file, or is damaged"):
+        import_model(field(7, graph))
+
+
+HUGE = 2**40
+
+
+def tall(op: str, opset: int = 20, dim: int = 2, **attributes: Any) -> onnx.ModelProto:
+    """One node on an input of 2**40 elements."""
+    proto = tools.one_node(op, {"x": np.zeros((1, 1, 1), np.float32)}, opset, **attributes)
+    proto.graph.input[0].type.tensor_type.shape.dim[dim].dim_value = HUGE
+    return proto
+
+
+def huge_number(op: str, position: int, values: list[int], opset: int = 20, **attributes: Any
+                ) -> onnx.ModelProto:
+    """One node with these integers as one of its inputs."""
+    inputs: dict[str, Any] = {f"in{i}": None for i in range(position + 1)}
+    inputs["in0"] = np.zeros((1, 1, 4), np.float32)
+    inputs[f"in{position}"] = np.array(values)
+    return tools.one_node(op, inputs, opset, fixed=[f"in{position}"], **attributes)
+
+
+def huge_range() -> onnx.ModelProto:
+    bounds = {"a": np.array(0), "b": np.array(HUGE), "c": np.array(1)}
+    return tools.one_node("Range", bounds, fixed=("a", "b", "c"))
+
+
+def huge_one_hot() -> onnx.ModelProto:
+    inputs = {"i": np.array([1]), "depth": np.array(HUGE), "values": np.array([0, 1], np.float32)}
+    return tools.one_node("OneHot", inputs, fixed=("depth",))
+
+
+def long_lstm() -> onnx.ModelProto:
+    proto = tools.one_node("LSTM", {n: np.zeros(shape, np.float32) for n, shape in (
+        ("x", (1, 1, 1)), ("w", (1, 4, 1)), ("r", (1, 4, 1)))}, hidden_size=1)
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = HUGE
+    return proto
+
+
+def loops_in_loops() -> onnx.ModelProto:
+    """Four nested loops of 9,000 rounds."""
+    ins = [helper.make_tensor_value_info(n, t, []) for n, t in (("i", 7), ("c", 9))]
+    inner = node("Relu", "x", "kept0")
+    for i in range(4):
+        outs = [helper.make_empty_tensor_value_info(n) for n in (f"going{i}", f"kept{i}")]
+        body = helper.make_graph([node("Identity", "go", f"going{i}"), inner], "body", ins, outs)
+        inner = helper.make_node("Loop", ["trips", "go"], [f"kept{i + 1}"], body=body)
+    feed = {"x": F, "trips": np.array(9000), "go": np.array(True)}
+    return tools.model([inner], feed, [inner.output[0]], fixed=("trips", "go"))
+
+
+@pytest.mark.parametrize("proto", [
+    tall("ArgMax", axis=2), tall("Trilu"), tall("TopK", 9, k=1), tall("DFT", 17, dim=1),
+    tall("AveragePool", kernel_shape=[2], strides=[1], pads=[1, 0]),
+    tall("SplitToSequence", axis=2), tall("Hardmax"),
+    tall("MaxPool", kernel_shape=[1], outputs=2),
+    huge_number("Resize", 3, [1, 1, HUGE]),
+    huge_number("Pad", 1, [0, 0, HUGE, 0, 0, 0], mode="edge"),
+    huge_range(), huge_one_hot(), long_lstm(),
+], ids=lambda proto: proto.graph.node[0].op_type)
+def test_huge_tensors_are_refused_in_bounded_memory(proto: onnx.ModelProto) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError, match=r"the most is|at most"):
+            import_model(proto)
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.slow
+def test_loops_in_loops_are_refused() -> None:
+    with pytest.raises(UnsupportedModel, match="more than 100000 nodes once its loops"):
+        import_model(loops_in_loops())

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 import tinynn
 import tinynn.__main__ as cli
-from tinynn import bench
+from tinynn.render import toolchain
 from tinynn.runtime.golden import relative_error, sample_inputs
 
 
@@ -77,6 +77,20 @@ def test_same_model_same_bytes_in_any_folder(tmp_path: Path,
     assert (tmp_path / "a/small.tnn").read_bytes() == (tmp_path / "b/c/small.tnn").read_bytes()
 
 
+def test_compiling_again_does_not_run_the_c_compiler(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYDRIVE_CACHE", str(tmp_path))
+    first = tinynn.compile(model())
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the C compiler was run")
+
+    monkeypatch.setattr(toolchain, "build", refuse)
+    assert tinynn.compile(model()).to_bytes() == first.to_bytes()
+    with pytest.raises(AssertionError):
+        tinynn.compile(model(), "cpu:aarch64")
+
+
 def test_state_survives_between_runs() -> None:
     artifact = tinynn.compile(model(), state={"memory": "y"})
     with tinynn.load(artifact.to_bytes(), trust=True) as runner:
@@ -135,21 +149,6 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert cli.main(["bench", str(path), "--runs", "5", "--against", str(source)]) == 0
     assert "of onnxruntime's time" in capsys.readouterr().out
-
-
-def test_table_of_models(tmp_path: Path) -> None:
-    onnx.save(model(), tmp_path / "small.onnx")
-    out = tmp_path / "table.md"
-    assert bench.main([str(tmp_path), "--markdown", str(out), "--runs", "5"]) == 0
-    rows = [line.strip("| ").split("|") for line in out.read_text().splitlines()]
-    assert len(rows) == 3 and len({len(row) for row in rows}) == 1
-    name, *numbers = (cell.strip() for cell in rows[2])
-    assert name == "small" and all(float(number) >= 0 for number in numbers)
-
-
-def test_table_of_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench.main([str(tmp_path)]) == 2
-    assert "there is no .onnx model" in capsys.readouterr().err
 
 
 def test_a_model_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ import pytest
 import tinynn
 from tinynn.artifact import GoldenVector, build
 from tinynn.program import Buffer, TensorSpec, Weight
-from tinynn.runtime import ArtifactError, Runner, host, native
+from tinynn.runtime import ArtifactError, Runner, host
 from tinynn.runtime.golden import sample_inputs
 from tinynn.runtime.layout import DTYPES
 from tinynn.runtime.reader import read
@@ -188,12 +188,16 @@ def test_runners_do_not_share_state_or_code() -> None:
         np.testing.assert_array_equal(other({"x": X})["next"], 3 * X * handmade.SCALE)
 
 
-def test_nothing_is_left_open() -> None:
+def test_nothing_is_left_open(tmp_path: Path) -> None:
+    path = tmp_path / "model.tnn"
+    handmade.artifact().save(path)
     load().close()
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
         load().close()
         load()  # dropped without close
+        tinynn.load(path).close()
+        read(path)  # dropped without close
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -222,7 +226,7 @@ def test_without_memory_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         raise OSError("not permitted")
 
     monkeypatch.setattr(os, "memfd_create", refuse)
-    monkeypatch.setattr(native.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with load() as runner:
         close_to(runner({"x": X}), handmade.expected(X, np.zeros(4)))
     assert not list(tmp_path.glob("*.so"))
@@ -253,6 +257,31 @@ def test_from_a_file(tmp_path: Path) -> None:
     with tinynn.load(path) as runner:
         path.write_bytes(b"")  # the file is not needed any more
         close_to(runner({"x": X}), handmade.expected(X, np.zeros(4)))
+
+
+@pytest.mark.parametrize("kind", ["weights", "code", "source", "golden"])
+def test_damage_is_named_before_anybody_is_asked_to_trust(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "model.tnn"
+    made = handmade.artifact()
+    blob = next(blob for blob in made.manifest["blobs"] if blob["kind"] == kind)
+    damaged = bytearray(made.to_bytes())
+    damaged[blob["offset"]] ^= 1
+    path.write_bytes(damaged)
+    before = len(os.listdir("/proc/self/fd"))
+    for trust in (False, True):
+        with pytest.raises(ArtifactError, match=rf"model.tnn: blob \d \({kind}\).*sha256"):
+            tinynn.load(path, trust=trust)
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_file_that_becomes_shorter_while_it_is_read(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.tnn"
+    handmade.artifact().save(path)
+    monkeypatch.setattr(os, "preadv", lambda *_: 0)
+    with pytest.raises(ArtifactError, match="became shorter while"):
+        tinynn.load(path)
 
 
 # Targets

@@ -1,0 +1,147 @@
+"""The cache of compiler results: when it is used, and that nothing in it is taken on trust."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tinynn import cache
+from tinynn.machine import MACHINES, Machine
+from tinynn.render import toolchain
+
+V2, V3 = MACHINES["x86-64-v2"], MACHINES["x86-64-v3"]
+CODE = b"\x7fELF\n\n and more"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder that does not exist yet."""
+    monkeypatch.setenv("TINYDRIVE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Stand in for the compiler; collects what it is asked for."""
+    calls: list[Any] = []
+
+    def build(source: str, machine: Machine, compiler: str | None = None) -> tuple[bytes, str]:
+        calls.append((source, machine.name, compiler))
+        return CODE + str(len(calls)).encode(), "compiler 1.0"
+
+    monkeypatch.setattr(toolchain, "build", build)
+    monkeypatch.delenv("TINYNN_CC", raising=False)
+    return calls
+
+
+def entries(home: Path) -> list[Path]:
+    return sorted((home / "objects").iterdir())
+
+
+def test_the_second_time_comes_from_the_cache(home: Path, built: list[Any]) -> None:
+    first = cache.build("source", V3)
+    assert first == (CODE + b"1", "compiler 1.0")
+    assert cache.build("source", V3) == first
+    assert len(built) == len(entries(home)) == 1
+
+
+def test_whatever_decides_the_result_is_in_the_key(
+        home: Path, built: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\necho cc 1\n")
+    compiler.chmod(0o755)
+    cache.build("source", V3)
+    cache.build("source 2", V3)
+    cache.build("source", V2)
+    cache.build("source", V3, str(compiler))
+    compiler.write_text("#!/bin/sh\necho cc 2\n")
+    cache.build("source", V3, str(compiler))
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "9.9")
+    cache.build("source", V3)
+    flags = tmp_path / "toolchain.py"
+    flags.write_text("other flags")
+    monkeypatch.setattr(toolchain, "__file__", str(flags))
+    cache.build("source", V3)
+    assert len(built) == len(entries(home)) == 7
+
+
+def test_the_compiler_of_the_environment_is_in_the_key(
+        home: Path, built: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.build("source", V3)
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\necho cc 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("TINYNN_CC", str(compiler))
+    cache.build("source", V3)
+    assert len(built) == 2
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:40], lambda data: b"",
+                                    lambda data: data[:-1] + b"x", lambda data: b"x" + data[1:]])
+def test_a_damaged_entry_is_made_again(home: Path, built: list[Any], damage: Any) -> None:
+    cache.build("source", V3)
+    (entry,) = entries(home)
+    entry.write_bytes(damage(entry.read_bytes()))
+    assert cache.build("source", V3) == (CODE + b"2", "compiler 1.0")
+    assert cache.build("source", V3) == (CODE + b"2", "compiler 1.0")
+    assert len(built) == 2
+
+
+def test_a_folder_that_others_may_write_to_is_not_used(home: Path, built: list[Any]) -> None:
+    cache.build("source", V3)
+    (home / "objects").chmod(0o777)
+    assert cache.build("source", V3)[0] == CODE + b"2"
+
+
+def test_a_place_where_no_folder_can_be_is_no_obstacle(home: Path, built: list[Any]) -> None:
+    home.write_text("a file")
+    assert cache.build("source", V3)[0] == CODE + b"1"
+    assert cache.build("source", V3)[0] == CODE + b"2"
+
+
+def test_an_empty_name_means_no_cache(home: Path, built: list[Any],
+                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYDRIVE_CACHE", "")
+    for _ in range(2):
+        cache.build("source", V3)
+    assert len(built) == 2 and not home.exists()
+
+
+def test_unknown_compilers_are_asked_every_time(home: Path, built: list[Any]) -> None:
+    for _ in range(2):
+        cache.build("source", V3, "no-such-compiler")
+    assert len(built) == 2
+
+
+def test_entries_not_used_for_longest_go_first(home: Path, built: list[Any],
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.build("a", V3)
+    (first,) = entries(home)
+    nbytes = first.stat().st_size
+    cache.build("b", V3)
+    (second,) = set(entries(home)) - {first}
+    os.utime(first, ns=(1, 1))
+    os.utime(second, ns=(2, 2))
+    cache.build("a", V3)  # used, so that b is the oldest
+    monkeypatch.setattr(cache, "MAX_NBYTES", 2 * nbytes)
+    cache.build("c", V3)
+    left = entries(home)
+    assert len(left) == 2 and first in left and second not in left
+
+
+def test_the_place_of_the_cache() -> None:
+    assert cache.cache_folder({"TINYDRIVE_CACHE": "/a", "HOME": "/h"}) == Path("/a")
+    assert cache.cache_folder({"XDG_CACHE_HOME": "/x", "HOME": "/h"}) == Path("/x/tinydrive")
+    assert cache.cache_folder({"XDG_CACHE_HOME": "rel", "HOME": "/h"}) == Path(
+        "/h/.cache/tinydrive")
+    assert cache.cache_folder({"HOME": "/h"}) == Path("/h/.cache/tinydrive")
+
+
+def test_the_real_compiler_gives_the_same_object_either_way(home: Path) -> None:
+    source = '__attribute__((visibility("default"))) int answer(void) { return 42; }\n'
+    plain = toolchain.build(source, V2)
+    assert cache.build(source, V2) == plain
+    assert cache.build(source, V2) == plain
+    assert len(entries(home)) == 1
