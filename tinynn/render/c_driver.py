@@ -17,6 +17,13 @@ extern long syscall(long number, ...);
 extern int pthread_create(unsigned long *thread, const void *attributes, void *(*run)(void *),
                           void *argument);
 extern int pthread_join(unsigned long thread, void **result);
+extern int pthread_attr_init(void *attributes);
+extern int pthread_attr_setstacksize(void *attributes, unsigned long nbytes);
+extern int pthread_attr_destroy(void *attributes);
+
+/* Kernels keep panels on the stack, and what a thread gets unasked depends on the system. */
+enum { STACK_NBYTES = 4 << 20 };
+union attributes { char bytes[128]; long alignment; }; /* at least as large as any libc's */
 
 #if defined(__x86_64__)
 enum { FUTEX_CALL = 202 };
@@ -120,10 +127,16 @@ EXPORT int tinynn_run(const struct tinynn_step *steps, int64_t count, int64_t th
         return 1;
     if (pool.workers && pool.workers + 1 > threads)
         tinynn_stop();
-    while (pool.workers + 1 < threads && pool.workers < MOST_THREADS) {
-        if (pthread_create(&pool.handles[pool.workers], 0, work, 0))
-            break;
-        pool.workers += 1;
+    if (pool.workers + 1 < threads) {
+        union attributes attributes;
+        pthread_attr_init(&attributes);
+        pthread_attr_setstacksize(&attributes, STACK_NBYTES);
+        while (pool.workers + 1 < threads && pool.workers < MOST_THREADS) {
+            if (pthread_create(&pool.handles[pool.workers], &attributes, work, 0))
+                break;
+            pool.workers += 1;
+        }
+        pthread_attr_destroy(&attributes);
     }
     int64_t begin = nanoseconds ? now() : 0;
     for (int64_t i = 0; i < count; ++i) {

@@ -83,7 +83,6 @@ def test_frames_are_little_more_than_the_local_memory_that_is_allowed(
 
 @emulated
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="workers have the stack that the C library gives")
 def test_threads_of_musl(tmp_path: Path) -> None:
     """Their stacks are 128 KiB unless the program asks for more."""
     graph = _long_sums(72, 4000, 256)
