@@ -103,6 +103,9 @@ class SubMaster:
         fastest service that is waited for.
     ignore_alive, ignore_avg_freq, ignore_valid: services that all_alive, all_freq_ok and all_valid
         leave out.
+    conflate: whether the transport keeps only the newest message of a service. False: all are
+        queued and taken at every update, for whoever must not miss one: libzmq may sit on a
+        conflated message until the next one comes, which in lock-step never does.
 
     One value per service (old names work as keys):
         sm[s]           newest content; before the first message all defaults
@@ -131,6 +134,7 @@ class SubMaster:
         ignore_valid: Iterable[str] = (),
         bus: Bus | None = None,
         clock: Callable[[], float] = time.monotonic,
+        conflate: bool = True,
     ) -> None:
         if poll is not None and frequency is not None:
             raise ValueError("poll and frequency exclude each other: one of them sets the rate")
@@ -139,6 +143,7 @@ class SubMaster:
         self.services = list(names)
         self.frame = -1
         self._clock = clock
+        self._conflate = conflate
         self._simulation = os.environ.get("SIMULATION") == "1"
         self._ignore_alive = set(map(canonical, ignore_alive))
         self._ignore_avg_freq = set(map(canonical, ignore_avg_freq))
@@ -166,7 +171,7 @@ class SubMaster:
             for s in self.services
             if not SERVICES[s].on_demand
         }
-        self._subscribers = {s: subscribe(n, bus, conflate=True) for s, n in names.items()}
+        self._subscribers = {s: subscribe(n, bus, conflate=conflate) for s, n in names.items()}
         self._polled = waiter(self._subscribers[service] for service in polled)
 
     def _each(self, value: V) -> ByService[V]:
@@ -248,8 +253,9 @@ class SubMaster:
     def _receive_all(self) -> None:
         for service, subscriber in self._subscribers.items():
             data = subscriber.receive()
-            if data is not None:
+            while data is not None:
                 self._take(service, data)
+                data = None if self._conflate else subscriber.receive()
 
     def _take(self, service: str, data: bytes) -> None:
         try:

@@ -54,7 +54,7 @@ class Daemon:
         self.planner = planner
         self._options = options
         self._said: set[str] = set()
-        self._sm = SubMaster(INPUTS, bus=bus)
+        self._sm = SubMaster(INPUTS, bus=bus, conflate=not options.lockstep)
         self._pm = PubMaster(OUTPUTS, bus=bus)
         self._cameras = Cameras(bus, options.lockstep)
         self._status = StatusFile(bus, NAME)

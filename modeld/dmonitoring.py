@@ -34,7 +34,7 @@ class DriverDaemon:
         self._bus = bus
         self._waiting_said = False
         self._valid = False
-        self._sm = SubMaster(INPUTS, bus=bus)
+        self._sm = SubMaster(INPUTS, bus=bus, conflate=not self._options.lockstep)
         self._pm = PubMaster([OUTPUT], bus=bus)
         self._eye = Eye(Stream.CABIN, bus, newest=not self._options.lockstep)
         self._status = StatusFile(bus, NAME)

@@ -220,7 +220,7 @@ def time_table(rows: Sequence[Row], engines: Sequence[str]) -> list[str]:
 
 def _without_folders(text: str) -> str:
     """A message whose files are named without the folders they happen to lie in."""
-    return re.sub(r"(/[^/\s]+)+/", "", text)
+    return re.sub(r"\S*/", "", text)
 
 
 def size_table(rows: Sequence[Row], engines: Sequence[str], bare: int) -> list[str]:

@@ -269,3 +269,19 @@ def test_a_master_that_nobody_closes_frees_its_services(bus: Bus) -> None:
     del master
     gc.collect()
     PubMaster(["carState"], bus=bus).close()  # would raise while the first one lives
+
+
+def test_without_conflation_nothing_is_left_behind(bus: Bus) -> None:
+    """The newest of all queued messages counts, and each of them was looked at."""
+    with PubMaster(["carState"], bus=bus) as master:
+        receiver = SubMaster(["carState"], bus=bus, conflate=False)
+        assert master.wait_for_subscribers(timeout=30)
+        master.send("carState", b"nonsense")
+        for speed in (1.0, 2.0, 3.0):
+            message = new_message("carState", valid=True)
+            message.carState.vEgo = speed
+            master.send("carState", message)
+        assert receiver.wait_for({"carState": message.logMonoTime}, 30)
+        assert receiver["carState"].vEgo == 3.0
+        assert receiver.malformed["carState"] == 1
+        receiver.close()

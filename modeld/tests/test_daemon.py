@@ -51,7 +51,7 @@ class Rig:
                                    INTRINSICS if intrinsics else None)
         cameras = {f"{name}CameraState" for name in ("narrowRoad", "wideRoad")}
         self.inputs = PubMaster([name for name in INPUTS if name not in cameras], bus=bus)
-        self.outputs = SubMaster(OUTPUTS, bus=bus)
+        self.outputs = SubMaster(OUTPUTS, bus=bus, conflate=False)
         self.planner = Planner(DrivingModel(self.runner))
         self.daemon = Daemon(self.planner, bus, Options(lockstep, car))
         assert self.inputs.wait_for_subscribers(timeout=TIMEOUT_S)

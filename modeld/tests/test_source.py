@@ -27,7 +27,7 @@ def test_frames_and_states_on_the_bus() -> None:
     source = CameraSource(bus, {Stream.NARROW_ROAD: (64, 48)},
                           {Stream.NARROW_ROAD: (100.0, 32.0, 24.0)}, sensor="ox03c10")
     client = FrameClient(Stream.NARROW_ROAD, bus=bus)
-    states = SubMaster(["narrowRoadCameraState"], bus=bus)
+    states = SubMaster(["narrowRoadCameraState"], bus=bus, conflate=False)
     try:
         assert client.connect(30)
         assert client.intrinsics == (100.0, 32.0, 24.0)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from messaging import LogReader
 from selfdrive_tests import __main__ as command
-from selfdrive_tests import job
+from selfdrive_tests import entry, job
 from selfdrive_tests.drives import Camera
 from selfdrive_tests.pictures import picture_size, still_numbers
 from selfdrive_tests.video import open_video
@@ -196,3 +196,14 @@ def test_sizes_and_stills() -> None:
     assert picture_size(Camera(964, 604, 1.0, center)) == (964, 604)
     assert sorted(still_numbers(1200)) == [100, 300, 500, 700, 900, 1100]
     assert still_numbers(1) == {0} and still_numbers(0) == set()
+
+
+def test_what_is_not_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.delitem(sys.modules, "selfdrive_tests.__main__", raising=False)
+    assert entry.main() == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "tqdm" in message and "tinydrive[replay]" in message

@@ -75,6 +75,9 @@ int pthread_create(unsigned long *thread, const void *attributes, void *(*run)(v
     return AGAIN;
 }
 int pthread_join(unsigned long thread, void **result) { return 0; }
+int pthread_attr_init(void *attributes) { return 0; }
+int pthread_attr_setstacksize(void *attributes, unsigned long nbytes) { return 0; }
+int pthread_attr_destroy(void *attributes) { return 0; }
 int clock_gettime(int clock, void *time) { return 0; }
 long syscall(long number, ...) { return 0; }
 int main(void);
