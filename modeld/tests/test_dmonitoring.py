@@ -41,7 +41,7 @@ class Rig:
         self.runner = runner()
         self.camera = FrameServer(Stream.CABIN, FrameGeometry.padded(*size), bus=bus)
         self.inputs = PubMaster(["extrinsicsCalibration"], bus=bus)
-        self.outputs = SubMaster(["driverStateV2"], bus=bus)
+        self.outputs = SubMaster(["driverStateV2"], bus=bus, conflate=False)
         self.daemon = DriverDaemon(Monitor(self.runner), bus, Options(lockstep))
         assert self.inputs.wait_for_subscribers(timeout=TIMEOUT_S)
         assert self.daemon.wait_for_subscribers(TIMEOUT_S)
@@ -187,7 +187,7 @@ def test_compiled_model_as_a_command(tmp_path: Path, bus: Bus) -> None:
     tinynn.compile(build("dmonitoring")).save(artifact)
     referee = Monitor(OnnxRunner("dmonitoring"), send_raw=True)
     camera = FrameServer(Stream.CABIN, FrameGeometry.padded(*SIZE), bus=bus)
-    outputs = SubMaster(["driverStateV2"], bus=bus)
+    outputs = SubMaster(["driverStateV2"], bus=bus, conflate=False)
     command = [sys.executable, "-m", "modeld.dmonitoring", "--model", str(artifact), "--lockstep",
                "--namespace", bus.namespace, "--send-raw-predictions", "--frames", "3"]
     process = subprocess.Popen(command)

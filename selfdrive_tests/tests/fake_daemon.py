@@ -63,7 +63,7 @@ def main() -> None:
         sys.exit("fake daemon: the artifact is damaged.")
     print(os.getpid(), flush=True)
     bus = Bus(options.namespace)
-    messages = SubMaster(INPUTS, bus=bus)
+    messages = SubMaster(INPUTS, bus=bus, conflate=False)
     with PubMaster(["modelV2", "drivingModelData", "cameraOdometry"], bus=bus) as publisher:
         client = FrameClient(Stream.NARROW_ROAD, bus=bus)
         client.connect(60)
