@@ -9,6 +9,12 @@ from messaging.errors import (
     MessagingError,
     UnknownServiceError,
 )
+from messaging.frame_transport import (
+    FrameReceiver,
+    FrameSender,
+    frame_receiver,
+    frame_senders,
+)
 from messaging.frames import Frame, FrameClient, FrameGeometry, FrameServer, Stream
 from messaging.logfile import LogReader, LogWriter
 from messaging.message import Peek, decode, event_member, new_message, peek, to_bytes
@@ -27,6 +33,8 @@ __all__ = [
     "FrameClient",
     "FrameError",
     "FrameGeometry",
+    "FrameReceiver",
+    "FrameSender",
     "FrameServer",
     "LogFileError",
     "LogReader",
@@ -44,6 +52,8 @@ __all__ = [
     "car",
     "decode",
     "event_member",
+    "frame_receiver",
+    "frame_senders",
     "log",
     "log_files",
     "new_message",

@@ -16,6 +16,7 @@ from typing import Self
 
 from messaging.aliases import EVENT_ALIASES
 from messaging.errors import BusError
+from messaging.ring import process_runs
 from messaging.services import tcp_port
 
 NAMESPACE_VARIABLE = "TINYDRIVE_NAMESPACE"
@@ -34,8 +35,8 @@ class Bus:
         rule of services.tcp_port: publishers bind to that address ("*": all), subscribers
         connect to it ("*": this machine). Camera frames stay on this machine in either case.
     msgq_prefix: None for ZeroMQ. Otherwise messages travel in the shared memory rings of
-        openpilot's own bus (msgq.py) with this prefix; "" for the rings without one. Camera frames
-        of FrameServer stay in the namespace.
+        openpilot's own bus (msgq.py) with this prefix, camera frames in VisionIPC (visionipc.py);
+        "" for the rings without one.
 
     Raises BusError for a namespace or prefix that cannot be the name of a directory.
     """
@@ -59,7 +60,9 @@ class Bus:
 
     @classmethod
     def fresh(cls) -> Self:
-        """A bus that nobody else is on."""
+        """A bus that nobody else is on. What killed processes left of theirs is removed."""
+        for name in _abandoned():
+            cls(name).remove()
         return cls(f"run-{os.getpid()}-{secrets.token_hex(4)}")
 
     @classmethod
@@ -92,6 +95,13 @@ class Bus:
             return cls.msgq(address[len("msgq:") :] or None)
         return cls(address)
 
+    @property
+    def address(self) -> str:
+        """What `at` makes this bus of."""
+        if self.msgq_prefix is not None:
+            return f"msgq:{self.msgq_prefix}" if self.msgq_prefix else "msgq"
+        return self.namespace if self.host is None else f"tcp://{self.host}"
+
     def __repr__(self) -> str:
         if self.msgq_prefix is not None:
             return f"Bus.msgq({self.msgq_prefix!r})"
@@ -113,12 +123,7 @@ class Bus:
     @property
     def directory(self) -> Path:
         """Directory of the sockets, whether or not it exists. Mode 0700, owned by this user."""
-        runtime = os.environ.get("XDG_RUNTIME_DIR")
-        if runtime and os.access(runtime, os.W_OK | os.X_OK):
-            base = Path(runtime) / "tinydrive"
-        else:
-            base = Path(tempfile.gettempdir()) / f"tinydrive-{os.getuid()}"
-        return base / self.namespace
+        return _directories() / self.namespace
 
     def endpoint(self, name: str, bind: bool) -> str:
         """ZeroMQ address of the endpoint `name`; makes the directory it lies in.
@@ -132,7 +137,7 @@ class Bus:
 
     def local_endpoint(self, name: str) -> str:
         """Unix socket of the endpoint `name`, also for a bus over TCP. Errors as `endpoint`."""
-        path = self._make_directory() / EVENT_ALIASES.get(name, name)
+        path = self.make_directory() / EVENT_ALIASES.get(name, name)
         length = len(os.fsencode(path))
         if length > _SOCKET_PATH_LIMIT:
             raise BusError(
@@ -147,7 +152,7 @@ class Bus:
         The system releases the lock when the descriptor is closed, also by a killed process.
         Raises BusError, naming the holder, if it is taken.
         """
-        path = self._make_directory() / f"{EVENT_ALIASES.get(name, name)}.lock"
+        path = self.make_directory() / f"{EVENT_ALIASES.get(name, name)}.lock"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -181,6 +186,11 @@ class Bus:
             raise BusError(f"cannot use {folder} for the bus: {error.strerror}") from error
         return folder / name
 
+    def vision_socket(self, name: str) -> Path:
+        """Unix socket at which the camera server `name` of openpilot's own processes listens."""
+        prefix = f"{self.msgq_prefix}_" if self.msgq_prefix else ""
+        return Path(f"/tmp/{prefix}visionipc_{name}")
+
     @property
     def _shared_prefix(self) -> str:
         return f"tinydrive-{os.getuid()}@{self.namespace}@"
@@ -198,7 +208,8 @@ class Bus:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
-    def _make_directory(self) -> Path:
+    def make_directory(self) -> Path:
+        """Make `directory` and give it. Raises BusError if it cannot be ours alone."""
         directory = self.directory
         for path in (directory.parent, directory):
             try:
@@ -210,3 +221,20 @@ class Bus:
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
                 raise BusError(f"{path} is not a directory of this user; remove it or set TMPDIR")
         return directory
+
+
+def _directories() -> Path:
+    """Where the directories of all buses of this user are."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and os.access(runtime, os.W_OK | os.X_OK):
+        return Path(runtime) / "tinydrive"
+    return Path(tempfile.gettempdir()) / f"tinydrive-{os.getuid()}"
+
+
+def _abandoned() -> list[str]:
+    """Namespaces of `Bus.fresh` whose process is gone."""
+    shared = SHARED_MEMORY.glob(f"tinydrive-{os.getuid()}@run-*@*")
+    names = {path.name.split("@")[1] for path in shared}
+    names |= {path.name for path in _directories().glob("run-*")}
+    makers = {name: re.match(r"run-(\d+)-", name) for name in names}
+    return [name for name, maker in makers.items() if maker and not process_runs(int(maker[1]))]

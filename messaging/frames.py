@@ -8,13 +8,10 @@ of those it missed, and never a picture that was overwritten while it was copied
 import os
 import secrets
 import time
-from types import TracebackType
-from typing import Self
-
-import numpy as np
 
 from messaging.announcement import Announcement
 from messaging.bus import Bus
+from messaging.closing import Closing
 from messaging.errors import FrameError
 from messaging.nv12 import U8, Frame, FrameGeometry, Stream
 from messaging.ring import FrameRing, Intrinsics, RingDescription
@@ -31,7 +28,7 @@ def endpoint(stream: Stream) -> str:
     return f"frames_{int(stream)}"
 
 
-class FrameServer:
+class FrameServer(Closing):
     """Publishes the frames of one camera on this machine.
 
     geometry: how the pictures lie in shared memory.
@@ -64,17 +61,6 @@ class FrameServer:
             self._publisher.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def publish(
         self,
         picture: U8,
@@ -85,18 +71,20 @@ class FrameServer:
         chroma: U8 | None = None,
         barrier: dict[str, int] | None = None,
         valid: bool = True,
-    ) -> None:
+    ) -> int:
         """Copy a picture into the next buffer and announce it.
+
+        Gives the time (ns, monotonic clock) at which the picture was whole.
 
         picture, chroma: the planes, (height, width) and (height / 2, width / 2, 2); or, without
             chroma, a whole NV12 buffer (1-D) of this server's geometry or without gaps.
         timestamp_sof, timestamp_eof: ns. barrier: see Frame.
         Raises FrameError if the picture does not have the size of this stream.
         """
-        luma, chroma = self._planes(picture, chroma)
+        luma, chroma = self.geometry.planes(picture, chroma)
         with self._ring.writing(self._count) as buffer:
-            self.geometry.luma(buffer)[:] = luma
-            self.geometry.chroma(buffer)[:] = chroma
+            self.geometry.fill(buffer, luma, chroma)
+        whole = time.monotonic_ns()
         announcement = Announcement(
             server=self._server,
             count=self._count,
@@ -108,6 +96,7 @@ class FrameServer:
         )
         self._publisher.send(announcement.to_bytes())
         self._count += 1
+        return whole
 
     def wait_for_readers(self, timeout: float = 10.0, count: int = 1) -> bool:
         """Wait until `count` clients listen; False if they do not come within `timeout` seconds."""
@@ -122,29 +111,8 @@ class FrameServer:
         self._ring.unlink()
         self._publisher.close()
 
-    def _planes(self, picture: U8, chroma: U8 | None) -> tuple[U8, U8]:
-        width, height = self.geometry.width, self.geometry.height
-        if chroma is None:
-            tight = FrameGeometry.tight(width, height)
-            for layout in (self.geometry, tight):
-                if picture.shape == (layout.nbytes,) and picture.dtype == np.uint8:
-                    return layout.luma(picture), layout.chroma(picture)
-            expected = f"({self.geometry.nbytes},) or ({tight.nbytes},)"
-            raise FrameError(
-                f"picture has shape {picture.shape} and type {picture.dtype}; "
-                f"a whole NV12 buffer of this stream is uint8 {expected}"
-            )
-        shapes = (height, width), (height // 2, width // 2, 2)
-        is_bytes = picture.dtype == chroma.dtype == np.uint8
-        if (picture.shape, chroma.shape) != shapes or not is_bytes:
-            raise FrameError(
-                f"luma {picture.shape} and chroma {chroma.shape} do not fit this stream: "
-                f"uint8 {shapes[0]} and {shapes[1]} are needed"
-            )
-        return picture, chroma
 
-
-class FrameClient:
+class FrameClient(Closing):
     """Receives the frames of one camera on this machine.
 
     It may be made before its server and outlives it: when another server takes over the stream, the
@@ -166,17 +134,6 @@ class FrameClient:
         self._expected: int | None = None  # count of the next frame; None before we heard of any
         self._heard = ZmqSubscriber(name, bus, conflate=False, local=True)
         self._waiter = ZmqWaiter([self._heard])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def geometry(self) -> FrameGeometry:

@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import zstandard
 
+from messaging.closing import Closing
 from messaging.decompress import BZIP2, PLAIN, ZSTD, Decompressed, detect
 from messaging.errors import LogFileError, MessageError
 from messaging.message import Peek, decode, event_member, framed_size, peek, to_bytes
@@ -34,7 +34,7 @@ _FLUSH_BYTES = 256 * 1024
 _BZIP2_STREAM_BYTES = 900_000  # the block size of bzip2: shorter streams would compress worse
 
 
-class LogWriter:
+class LogWriter(Closing):
     """Writes a log file. The extension of the path decides: .zst, .bz2, anything else is plain.
 
     messages: how many were written. failed: the file could not be written any further.
@@ -53,17 +53,6 @@ class LogWriter:
         self._unflushed_messages = 0
         self._unflushed_bytes = 0
         self.failed = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def write(self, message: Any) -> None:
         """Append a builder of an Event, or the bytes of one.

@@ -49,11 +49,10 @@ class FrameGeometry:
                 f"a picture of {self.width} x {self.height} pixels cannot be NV12: "
                 "width and height must be even and positive"
             )
-        chroma_end = self.uv_offset + self.stride * (self.height // 2)
         if (
             self.stride < self.width
             or self.uv_offset < self.stride * self.height
-            or self.nbytes < chroma_end
+            or self.nbytes < self.used_nbytes
         ):
             raise FrameError(f"the planes of {self} overlap or leave the buffer")
 
@@ -72,6 +71,11 @@ class FrameGeometry:
         size = _round_up(size + _round_up(width, 512) * 512, 4096)
         return cls(width, height, stride, uv_offset, size)
 
+    @property
+    def used_nbytes(self) -> int:
+        """Up to the end of chroma; what is behind it holds nothing."""
+        return self.uv_offset + self.stride * (self.height // 2)
+
     def luma(self, data: U8) -> U8:
         """View of the luma plane of a buffer: (height, width)."""
         rows = data[: self.stride * self.height].reshape(self.height, self.stride)
@@ -83,12 +87,42 @@ class FrameGeometry:
         rows = rows.reshape(self.height // 2, self.stride)[:, : self.width]
         return rows.reshape(self.height // 2, self.width // 2, 2)
 
+    def planes(self, picture: U8, chroma: U8 | None) -> tuple[U8, U8]:
+        """Luma and chroma of a picture of this size; arguments as FrameServer.publish has them.
+
+        Raises FrameError if it does not have this size.
+        """
+        width, height = self.width, self.height
+        if chroma is None:
+            tight = FrameGeometry.tight(width, height)
+            for layout in (self, tight):
+                if picture.shape == (layout.nbytes,) and picture.dtype == np.uint8:
+                    return layout.luma(picture), layout.chroma(picture)
+            expected = f"({self.nbytes},) or ({tight.nbytes},)"
+            raise FrameError(
+                f"picture has shape {picture.shape} and type {picture.dtype}; "
+                f"a whole NV12 buffer of this stream is uint8 {expected}"
+            )
+        shapes = (height, width), (height // 2, width // 2, 2)
+        is_bytes = picture.dtype == chroma.dtype == np.uint8
+        if (picture.shape, chroma.shape) != shapes or not is_bytes:
+            raise FrameError(
+                f"luma {picture.shape} and chroma {chroma.shape} do not fit this stream: "
+                f"uint8 {shapes[0]} and {shapes[1]} are needed"
+            )
+        return picture, chroma
+
+    def fill(self, buffer: U8, luma: U8, chroma: U8) -> None:
+        """Write both planes into a buffer, (nbytes,); what lies between them stays."""
+        self.luma(buffer)[:] = luma
+        self.chroma(buffer)[:] = chroma
+
 
 @dataclass
 class Frame:
     """One picture of one camera.
 
-    data: the whole buffer, uint8, (geometry.nbytes,).
+    data: the buffer up to the end of chroma, uint8, (geometry.used_nbytes,).
     timestamp_sof, timestamp_eof: ns, monotonic clock, start and end of the frame.
     valid: the camera vouches for it.
     barrier: service -> logMonoTime (ns) of the newest message sent before this frame, in

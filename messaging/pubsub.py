@@ -7,10 +7,10 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from messaging.bus import Bus
+from messaging.closing import Closing
 from messaging.errors import BusError, MessageError
 from messaging.frequency import FrequencyTracker
 from messaging.message import decode, event_member, new_message, peek, to_bytes
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 V = TypeVar("V")
 
 
-class PubMaster:
+class PubMaster(Closing):
     """Sends messages on `services`.
 
     Raises UnknownServiceError for an unknown service, BusError if one already has a publisher.
@@ -39,17 +39,6 @@ class PubMaster:
         except BusError:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def send(self, service: str, message: Any) -> None:
         """Send a builder of an Event, or its bytes.
@@ -95,7 +84,7 @@ class ByService(dict[str, V]):
         return self[newest]
 
 
-class SubMaster:
+class SubMaster(Closing):
     """The newest message of each of `services`, and whether they come as they should.
 
     poll: the one service `update` waits for; None: any of them.
@@ -179,17 +168,6 @@ class SubMaster:
 
     def __getitem__(self, service: str) -> Any:
         return self.data[service]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def update(self, timeout_ms: float = 100) -> None:
         """Wait for the polled services, then take the newest message of every service."""

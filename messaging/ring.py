@@ -172,7 +172,7 @@ class FrameRing:
                     raise FrameError(f"it announces {description.file_bytes} bytes and has {size}")
                 wanted = description.server == server
                 if server is None:
-                    wanted = _runs(description.process)
+                    wanted = process_runs(description.process)
                 if wanted:
                     return cls(path, descriptor, description, write=False)
             except FrameError as error:
@@ -192,7 +192,7 @@ class FrameRing:
         self.counters[slot] = 2 * count + 2
 
     def read(self, count: int) -> U8 | None:
-        """A copy of frame `count`, (nbytes,); None if it is gone, also if it goes while copied."""
+        """A copy of frame `count`, (used_nbytes,); None if it is gone, or goes meanwhile."""
         slot = count % self.description.slots
         whole = 2 * count + 2
         if self.counters[slot] != whole:
@@ -203,7 +203,7 @@ class FrameRing:
         return picture if self.counters[slot] == whole else None
 
     def _copy(self, slot: int) -> U8:
-        return self._slots[slot].copy()
+        return self._slots[slot, : self.description.geometry.used_nbytes].copy()
 
     def unlink(self) -> None:
         """Remove the file, unless another server has put its own there."""
@@ -212,7 +212,8 @@ class FrameRing:
                 self.path.unlink()
 
 
-def _runs(process: int) -> bool:
+def process_runs(process: int) -> bool:
+    """Whether there is a process of this number."""
     if not 0 < process < 2**31:
         return False
     try:

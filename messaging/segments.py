@@ -10,9 +10,9 @@ starts, and ends with a sentinel that says which of the two ends.
 import os
 from collections import Counter
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from messaging.closing import Closing
 from messaging.errors import LogFileError
 from messaging.logfile import LogWriter
 from messaging.message import new_message, peek, to_bytes
@@ -48,7 +48,7 @@ class Decimation:
         return count % service.decimation == 0
 
 
-class SegmentWriter:
+class SegmentWriter(Closing):
     """Writes messages into the segments of one route.
 
     folder: where the segments go; it is made if need be. log_id: name of the route.
@@ -82,17 +82,6 @@ class SegmentWriter:
         self._number = 0
         self._start = 0  # of the segment, ns
         self._newest = 0  # logMonoTime of the last message, ns
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def write(self, message: Any) -> None:
         """Append a builder of an Event, or the bytes of one. Errors as LogWriter.write."""

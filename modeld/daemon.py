@@ -17,6 +17,7 @@ from modeld.params import CarDelays, read_delays, sound_delay
 from modeld.planner import CarInputs, Messages, Planner, Views
 from modeld.status import StatusFile
 from modeld.streams import Cameras, Eye
+from modeld.watch import Counters
 
 log = logging.getLogger("modeld")
 
@@ -59,6 +60,11 @@ class Daemon:
         self._cameras = Cameras(bus, options.lockstep)
         self._status = StatusFile(bus, NAME)
         self._valid = False
+
+    @property
+    def counters(self) -> Counters:
+        """What happened since the start."""
+        return self.planner.counters
 
     def run(self, stop: Event, frames: int | None = None) -> None:
         """Handle frames until `stop` is set, or so many have been handled."""
@@ -147,16 +153,13 @@ class Daemon:
         return camera.at_size(width, height)
 
     def _publish(self, messages: Messages) -> None:
-        """All three back to back."""
-        everything = (("modelV2", messages.model_v2, messages.valid),
-                      ("drivingModelData", messages.driving_model_data, messages.valid),
-                      ("cameraOdometry", messages.camera_odometry, messages.odometry_valid))
-        built = []
-        for service, fields, valid in everything:
+        """All three in this order; nothing waits for the smaller ones."""
+        for service, fields, valid in (
+                ("modelV2", messages.model_v2, messages.valid),
+                ("drivingModelData", messages.driving_model_data, messages.valid),
+                ("cameraOdometry", messages.camera_odometry, messages.odometry_valid)):
             message = new_message(service, valid=valid)
             getattr(message, service).from_dict(fields)
-            built.append((service, message))
-        for service, message in built:
             self._pm.send(service, message)
 
     def _say_once(self, kind: str, text: str) -> None:

@@ -8,14 +8,14 @@ import time
 from collections.abc import Sequence
 from threading import Event
 
-from messaging import Bus, Frame, MessagingError, PubMaster, Stream, SubMaster, new_message
+from messaging import Bus, Frame, PubMaster, Stream, SubMaster, new_message
 from modeld import cameras, process, status
 from modeld.cameras import Intrinsics
-from modeld.contract import ContractError
 from modeld.daemon import BARRIER_TIMEOUT_S, Options, calibration, wait_for_listeners
 from modeld.driver_state import Monitor
 from modeld.status import StatusFile
 from modeld.streams import Eye
+from modeld.watch import Counters
 
 log = logging.getLogger("modeld")
 
@@ -38,6 +38,11 @@ class DriverDaemon:
         self._pm = PubMaster([OUTPUT], bus=bus)
         self._eye = Eye(Stream.CABIN, bus, newest=not self._options.lockstep)
         self._status = StatusFile(bus, NAME)
+
+    @property
+    def counters(self) -> Counters:
+        """What happened since the start."""
+        return self.monitor.counters
 
     def run(self, stop: Event, frames: int | None = None) -> None:
         """Handle frames until `stop` is set, or so many have been handled."""
@@ -94,8 +99,8 @@ class DriverDaemon:
     def _wait(self) -> None:
         if not self._waiting_said:
             self._waiting_said = True
-            log.warning("Waiting for a camera: no frames from CABIN in namespace '%s'.",
-                        self._bus.namespace)
+            log.warning("Waiting for a camera: no frames from CABIN on bus '%s'.",
+                        self._bus.address)
         self._tell(status.WAITING)
 
     def _tell(self, state: str) -> None:
@@ -109,43 +114,20 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         prog=NAME, description="Run a compiled driver monitoring model on frames of the cabin "
         "camera from the bus and publish driverStateV2.")
     parser.add_argument("--model", required=True, metavar="FILE", help="artifact of the model")
-    parser.add_argument("--namespace", metavar="NS", help="bus to work on (default: "
-                        "$TINYDRIVE_NAMESPACE, else 'default')")
-    parser.add_argument("--lockstep", action="store_true", help="take every frame and wait for the "
-                        "messages it depends on: for replays that must be reproducible")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of the model")
-    parser.add_argument("--frames", type=int, metavar="N", help="stop after so many frames")
-    parser.add_argument("--send-raw-predictions", action="store_true",
-                        help="put the raw output vector into driverStateV2")
-    parser.add_argument("--realtime", action="store_true",
-                        help="ask the system for real-time scheduling and a core of its own")
+    process.add_options(parser, OUTPUT)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run until SIGINT or SIGTERM. Gives 0, 1 if the bus failed, 2 if it could not start."""
+    """Run until SIGINT or SIGTERM; process.run says what the exit codes mean."""
     args = _arguments(argv)
-    logging.basicConfig(format=f"{NAME}: %(message)s", level=logging.INFO, stream=sys.stderr)
-    stop = Event()
-    process.stop_on_signals(stop)
-    try:
-        runner = process.load_verified([args.model], args.threads)[0]
-        monitor = Monitor(runner, args.send_raw_predictions)
-        daemon = DriverDaemon(monitor, Bus(args.namespace), Options(args.lockstep))
-    except (ContractError, MessagingError, OSError, ValueError) as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
-        return 2
-    if args.realtime:
-        process.enter_realtime(REALTIME_PRIORITY)
-    try:
-        daemon.run(stop, args.frames)
-    except MessagingError as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
-        return 1
-    finally:
-        daemon.close()
-    log.info("%s", monitor.counters.summary())
-    return 0
+
+    def make(stop: Event) -> DriverDaemon:
+        bus = process.bus_of(args)
+        runner = process.load_verified([args.model], args)[0]
+        return DriverDaemon(Monitor(runner, args.send_raw_predictions), bus, Options(args.lockstep))
+
+    return process.run(NAME, make, args, REALTIME_PRIORITY)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ from modeld.desire_helper import LaneChange
 Fields = dict[str, Any]
 _AXES = ("x", "y", "z")
 _EMPTY = np.zeros(0, np.float32)
+# Values (33,) over T_IDXS -> coefficients of the least-squares polynomial, lowest order first.
+_PATH_FIT = np.linalg.pinv(
+    np.vander(c.T_IDXS.astype(np.float64), c.POLY_PATH_DEGREE + 1, increasing=True))
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,7 @@ def driving_model_data(
     parsed: Mapping[str, np.ndarray], info: FrameInfo, action: Action, change: LaneChange,
 ) -> Fields:
     """Fields of drivingModelData: the small companion of modelV2 that every log keeps."""
-    path = np.polynomial.polynomial.polyfit(
-        c.T_IDXS, parsed["plan"][:, c.POSITION], c.POLY_PATH_DEGREE)
+    path = _PATH_FIT @ parsed["plan"][:, c.POSITION]
     fields = {
         **frame_fields(info),
         "action": _action(action),

@@ -9,9 +9,10 @@ import numpy as np
 from modeld import cameras, desire_helper, fill, watch
 from modeld import constants as c
 from modeld.action import RULES, Action, action_times, next_action
+from modeld.camera_program import CameraProgram
 from modeld.cameras import Intrinsics
 from modeld.derived import CollisionWatch, ConfidenceWatch, DropFilter, disengage_per_slice
-from modeld.model_state import DrivingModel, ModelInputs
+from modeld.model_state import DrivingModel, ModelInputs, ModelOutputs
 from modeld.pairing import Frame
 from modeld.parser import Parsed, parse
 from modeld.warp import NO_WARP, prepare_warp, warp_matrix
@@ -61,7 +62,8 @@ class Planner:
     """A driving model with everything that is remembered from frame to frame."""
 
     def __init__(
-        self, model: DrivingModel, sampling: str = "nearest", send_raw: bool = False,
+        self, model: DrivingModel | CameraProgram, sampling: str = "nearest",
+        send_raw: bool = False,
     ) -> None:
         self.model = model
         self.counters = watch.Counters()
@@ -92,8 +94,8 @@ class Planner:
         sound = self._cameras_sound(main, extra, car)
         times = action_times(self._rules, car.lateral_delay, car.longitudinal_delay)
         start = clock()
-        calibrated, main_picture, extra_picture = self._pictures(main, extra, views, car)
-        outputs = self.model.run(self._inputs(main_picture, extra_picture, car, times))
+        calibrated, warps = self._warps(views, car)
+        outputs = self._run((main, extra), warps, self._vectors(car, times))
         parsed = parse(outputs.named) if outputs.finite else None
         info = fill.FrameInfo(
             frame_id=main.frame_id, frame_id_extra=extra.frame_id,
@@ -136,40 +138,41 @@ class Planner:
             self.counters.note(watch.SLOW_MODEL, slow)
         return fresh and not (slow and realtime)
 
-    def _pictures(
-        self, main: Frame, extra: Frame, views: Views, car: CarInputs,
-    ) -> tuple[bool, np.ndarray, np.ndarray]:
-        """Whether soundly calibrated, and the packed pictures of both views."""
+    def _warps(self, views: Views, car: CarInputs) -> tuple[bool, list[np.ndarray]]:
+        """Whether soundly calibrated, and the warps of the main and the extra view."""
         if car.rpy is None or views.main is None or views.extra is None:
             missing = "extrinsicsCalibration" if car.rpy is None else "the camera's intrinsics"
             self.counters.note(watch.NOT_CALIBRATED, (
                 f"Waiting for {missing}; until then plans are published as not valid."), missing)
-            calibrated, matrices = False, (NO_WARP, NO_WARP)
-        else:
-            outside = watch.outside_limits(car.rpy, car.device_type)
-            if outside:
-                self.counters.note(watch.CALIBRATION_LIMITS, outside)
-            calibrated = outside is None
-            matrices = (warp_matrix(car.rpy, views.main, cameras.MEDMODEL),
-                        warp_matrix(car.rpy, views.extra, cameras.SBIGMODEL))
-        main_picture, extra_picture = (
-            self._pack(frame, matrix)
-            for frame, matrix in zip((main, extra), matrices, strict=True))
-        return calibrated, main_picture, extra_picture
+            return False, [NO_WARP, NO_WARP]
+        outside = watch.outside_limits(car.rpy, car.device_type)
+        if outside:
+            self.counters.note(watch.CALIBRATION_LIMITS, outside)
+        return outside is None, [warp_matrix(car.rpy, views.main, cameras.MEDMODEL),
+                                 warp_matrix(car.rpy, views.extra, cameras.SBIGMODEL)]
 
-    def _pack(self, frame: Frame, matrix: np.ndarray) -> np.ndarray:
+    def _run(self, frames: tuple[Frame, Frame], warps: list[np.ndarray],
+             vectors: dict[str, np.ndarray]) -> ModelOutputs:
+        """Frames through the model; a camera program warps them itself."""
+        if isinstance(self.model, CameraProgram):
+            return self.model.run(frames, warps, vectors)
+        main, extra = (self._pack(frame, warp) for frame, warp in zip(frames, warps, strict=True))
+        return self.model.run(ModelInputs(main, extra, **vectors))
+
+    def _pack(self, frame: Frame, warp: np.ndarray) -> np.ndarray:
         luma = frame.luma
         height, width = luma.shape
-        return prepare_warp(matrix, height, width, self._sampling).pack(luma, frame.chroma)
+        return prepare_warp(warp, height, width, self._sampling).pack(luma, frame.chroma)
 
-    def _inputs(
-        self, main: np.ndarray, extra: np.ndarray, car: CarInputs, times: np.ndarray,
-    ) -> ModelInputs:
+    def _vectors(self, car: CarInputs, times: np.ndarray) -> dict[str, np.ndarray]:
+        """The inputs of the model that are not pictures, as ModelInputs names them."""
         convention = np.zeros(2, np.float32)
         convention[int(car.right_hand_drive)] = 1
-        lateral = np.array([car.driver.v_ego, car.lateral_delay], np.float32)
-        # The wish is that of the frame before: the lane change follows from the model's output.
-        return ModelInputs(main, extra, self._change.desire(), convention, lateral, times)
+        return {
+            # The wish is that of the frame before: lane changes follow from the model's output.
+            "desire": self._change.desire(), "traffic_convention": convention,
+            "lateral_control_params": np.array([car.driver.v_ego, car.lateral_delay], np.float32),
+            "action_t": times}
 
     def _messages(
         self, parsed: Parsed, info: fill.FrameInfo, car: CarInputs, times: np.ndarray, raw: bytes,

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from messaging import Bus, FrameGeometry, FrameServer, PubMaster, Stream, new_message
+from messaging import Bus, FrameGeometry, PubMaster, Stream, frame_senders, new_message
 
 Item = TypeVar("Item")
 STATE_SERVICE = {Stream.NARROW_ROAD: "narrowRoadCameraState",
@@ -51,33 +51,33 @@ class CameraSource:
     ) -> None:
         self._sensor = sensor
         self._master = PubMaster([STATE_SERVICE[stream] for stream in sizes], bus=bus)
-        self.servers = {
-            stream: FrameServer(stream, FrameGeometry.padded(*size), bus=bus,
-                                intrinsics=(intrinsics or {}).get(stream))
-            for stream, size in sizes.items()}
+        geometries = {stream: FrameGeometry.padded(*size) for stream, size in sizes.items()}
+        self.servers = frame_senders(geometries, bus, intrinsics)
 
     def wait_for_readers(self, timeout_s: float) -> bool:
         """Wait until somebody reads every stream and listens to every camera state."""
         return self._master.wait_for_subscribers(timeout=timeout_s) and all(
             server.wait_for_readers(timeout_s) for server in self.servers.values())
 
-    def publish(self, frame: SourceFrame, barrier: Mapping[str, int] | None = None) -> None:
-        """Publish the camera states, then the pictures of every stream, the main one last.
+    def publish(self, frame: SourceFrame, barrier: Mapping[str, int] | None = None) -> int:
+        """Publish the camera states, then the pictures of the streams that have one, main last.
 
         barrier: service -> logMonoTime of messages that must be seen before these pictures; the
-        camera states are added to it.
+        camera states are added to it. Gives the time (ns, monotonic clock) at which the last
+        picture was whole in shared memory.
         """
-        seen = dict(barrier or {})
-        for stream in self.servers:
+        seen, whole = dict(barrier or {}), 0
+        for stream in frame.pictures:
             service = STATE_SERVICE[stream]
             message = camera_state(service, frame, self._sensor)
             seen[service] = message.logMonoTime
             self._master.send(service, message)
-        for stream in sorted(self.servers, key=lambda stream: stream is Stream.NARROW_ROAD):
+        for stream in sorted(frame.pictures, key=lambda stream: stream is Stream.NARROW_ROAD):
             picture = frame.pictures[stream]
-            self.servers[stream].publish(
+            whole = self.servers[stream].publish(
                 picture.luma, frame.frame_id, frame.timestamp_sof, frame.timestamp_eof,
                 chroma=picture.chroma, barrier=seen)
+        return whole
 
     def close(self) -> None:
         """Take the streams down."""

@@ -6,6 +6,7 @@ reader never sees half of it. Nothing of it travels in messages: replays do not 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -66,6 +67,8 @@ class StatusFile:
         self._clock = clock
         self._due: float | None = None
         self._warned = False
+        with contextlib.suppress(BusError):  # then writing says so
+            bus.make_directory()  # on msgq nothing else does
 
     def update(
         self, state: str, counters: Counters, frame_id: int | None, valid: bool, mean_s: float,
@@ -146,11 +149,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="modeld status", description="Show how the daemons on a bus are: what they handled, "
         "what went wrong how often, and why.")
-    parser.add_argument("--namespace", metavar="NS", help="bus to look at (default: "
-                        "$TINYDRIVE_NAMESPACE, else 'default')")
+    parser.add_argument("--bus", "--namespace", dest="bus", metavar="BUS", help=(
+        "bus to look at, as modeld has it"))
     args = parser.parse_args(argv)
     try:
-        bus = Bus(args.namespace)
+        bus = Bus.at(args.bus)
     except BusError as error:
         print(f"modeld: {error}", file=sys.stderr)
         return 2
@@ -169,6 +172,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         any_alive = any_alive or alive(status, age_s)
         print("\n".join(describe(daemon, status, age_s)))
     if not found:
-        print(f"No daemon has been on the bus '{bus.namespace}'. Start one there with modeld "
-              f"--namespace {bus.namespace}, or name another bus with --namespace.")
+        print(f"No daemon has been on the bus '{bus.address}'. Start one there with modeld --bus "
+              f"{bus.address}, or name another bus with --bus.")
     return 0 if any_alive else 1

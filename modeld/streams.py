@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import logging
 
-from messaging import Bus, Frame, FrameClient, Stream
+from messaging import Bus, Frame, Stream, frame_receiver
 from modeld.cameras import Intrinsics
 from modeld.pairing import SYNC_NS, Pairer
 
@@ -19,7 +19,7 @@ class Eye:
 
     def __init__(self, stream: Stream, bus: Bus, newest: bool) -> None:
         self.stream = stream
-        self.client = FrameClient(stream, bus=bus)
+        self.client = frame_receiver(stream, bus)
         self._newest = newest
         self._misses = 0
 
@@ -107,10 +107,9 @@ class Cameras:
             return
         self._waiting_said = True
         log.warning(
-            "Waiting for a camera: no frames from %s or %s in namespace '%s'. Start a camera "
-            "there, for instance with drive-replay DRIVE --namespace %s.",
-            self._narrow.stream.name, self._wide.stream.name, self._bus.namespace,
-            self._bus.namespace)
+            "Waiting for a camera: no frames from %s or %s on bus '%s'. Start a camera there: "
+            "camerad, python -m modeld.webcam, or drive-replay.",
+            self._narrow.stream.name, self._wide.stream.name, self._bus.address)
 
     def _check_together(self, main: Frame, extra: Frame) -> None:
         apart = abs(main.timestamp_sof - extra.timestamp_sof)

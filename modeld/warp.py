@@ -21,9 +21,9 @@ from modeld.constants import MODEL_HEIGHT, MODEL_WIDTH, PICTURE_SHAPE
 
 VIEW_FROM_DEVICE = np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]])
 # Chroma has half the resolution. Pixel (x, y) of it is taken at luma (2x, 2y) ...
-_PLAIN_CHROMA = np.array([[1, 1, 0.5], [1, 1, 0.5], [2, 2, 1]], np.float32)
+PLAIN_CHROMA = np.array([[1, 1, 0.5], [1, 1, 0.5], [2, 2, 1]], np.float32)
 # ... or, more exactly, at the middle of the four luma pixels it stands for.
-_LUMA_FROM_CHROMA = np.array([[2, 0, 0.5], [0, 2, 0.5], [0, 0, 1]])
+LUMA_FROM_CHROMA = np.array([[2, 0, 0.5], [0, 2, 0.5], [0, 0, 1]])
 _FIXED_BITS = 5  # fraction of a pixel in bilinear sampling
 _FIXED_ONE = 1 << _FIXED_BITS
 _WEIGHT_BITS = 15
@@ -143,9 +143,9 @@ def bilinear_taps(
 def chroma_matrix(matrix: np.ndarray, sampling: str) -> np.ndarray:
     """The warp of the half-resolution planes (float32) that belongs to a luma warp."""
     if sampling == "nearest":
-        return matrix.astype(np.float32) * _PLAIN_CHROMA
-    chroma_from_luma = np.linalg.inv(_LUMA_FROM_CHROMA)
-    return (chroma_from_luma @ matrix.astype(np.float64) @ _LUMA_FROM_CHROMA).astype(np.float32)
+        return matrix.astype(np.float32) * PLAIN_CHROMA
+    chroma_from_luma = np.linalg.inv(LUMA_FROM_CHROMA)
+    return (chroma_from_luma @ matrix.astype(np.float64) @ LUMA_FROM_CHROMA).astype(np.float32)
 
 
 def luma_phases(luma: np.ndarray) -> np.ndarray:

@@ -9,10 +9,10 @@ def test_every_transport_is_measured() -> None:
         "pipe", "pyzmq", "bus", "bus, masters", "msgq", "msgq, masters",
     ]  # fmt: skip
     for result in results:
-        assert 0 <= result.lost < 1
         assert 0 < result.median_us <= result.p99_us
-        assert result.per_second > 0
-    assert results[0].lost == 0  # a pipe loses nothing
+        # masters keep the newest only: of a batch, on a busy machine, not even one need arrive
+        assert 0 <= result.lost <= (1 if "masters" in result.name else 0)
+        assert (result.per_second > 0) == (result.lost < 1)
 
 
 def test_ratios() -> None:

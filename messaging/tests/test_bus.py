@@ -12,7 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from messaging import Bus, BusError, PubMaster, SubMaster, new_message, tcp_port
+from messaging import (
+    Bus,
+    BusError,
+    FrameGeometry,
+    FrameServer,
+    PubMaster,
+    Stream,
+    SubMaster,
+    new_message,
+    tcp_port,
+)
 
 
 def test_default_namespace_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,3 +153,21 @@ def test_killed_publisher_is_replaced(bus: Bus) -> None:
             message = new_message("carState")
             publisher.send("carState", message)
             assert subscriber.wait_for({"carState": message.logMonoTime}, 30)
+
+
+def test_what_killed_processes_left_is_removed(bus: Bus) -> None:
+    code = (
+        "import os, signal\nfrom messaging import *\nbus = Bus.fresh()\n"
+        "server = FrameServer(Stream.CABIN, FrameGeometry.tight(64, 32), bus=bus)\n"
+        "print(bus.namespace, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    left = Bus(done.stdout.strip())
+    alive = FrameServer(Stream.CABIN, FrameGeometry.tight(64, 32), bus=bus)
+    assert left.directory.exists()
+    assert any(path.exists() for path in left.shared_files("frames_1"))
+    Bus.fresh()
+    assert not left.directory.exists()
+    assert not any(path.exists() for path in left.shared_files("frames_1"))
+    assert any(path.exists() for path in bus.shared_files("frames_1"))
+    alive.close()

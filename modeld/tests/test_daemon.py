@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -54,6 +56,7 @@ class Rig:
         self.outputs = SubMaster(OUTPUTS, bus=bus, conflate=False)
         self.planner = Planner(DrivingModel(self.runner))
         self.daemon = Daemon(self.planner, bus, Options(lockstep, car))
+        self.outputs.update(0)  # a reader of msgq comes to a new publisher when it looks
         assert self.inputs.wait_for_subscribers(timeout=TIMEOUT_S)
         assert self.daemon.wait_for_subscribers(TIMEOUT_S)
         assert self.source.wait_for_readers(TIMEOUT_S)
@@ -237,7 +240,7 @@ def test_waits_for_a_camera_and_says_so_once(
     assert not subject.step()
     waiting = [r.message for r in caplog.records if "Waiting for a camera" in r.message]
     assert len(waiting) == 1
-    assert f"namespace '{bus.namespace}'" in waiting[0]
+    assert f"on bus '{bus.namespace}'" in waiting[0]
     source = CameraSource(bus, {Stream.NARROW_ROAD: SIZE})
     request.addfinalizer(source.close)
     assert source.wait_for_readers(TIMEOUT_S)
@@ -334,6 +337,25 @@ def test_standing_is_what_carstate_says(rig: Rig) -> None:
     assert still(11)
     rig.send("carState", vEgo=5.0)
     assert not still(12)
+
+
+def test_on_openpilots_own_bus(request: pytest.FixtureRequest) -> None:
+    """Messages in msgq rings, frames from VisionIPC; no intrinsics and no barriers there."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    request.addfinalizer(lambda: signal.pthread_sigmask(signal.SIG_SETMASK, before))
+    msgq = Bus.msgq(f"test-{os.getpid()}")
+    request.addfinalizer(msgq.remove)
+    rig = Rig(msgq, [Stream.NARROW_ROAD, Stream.WIDE_ROAD], lockstep=False)
+    request.addfinalizer(rig.close)
+    rig.send("deviceState", deviceType="pc")
+    rig.send("extrinsicsCalibration", rpyCalib=[0.0, 0.0, 0.0])
+    for frame_id in range(3):
+        out = rig.step(frame_id)
+        assert out["modelV2"].frameId == out["modelV2"].frameIdExtra == frame_id
+    assert out.valid["modelV2"]
+    seen = rig.runner.seen[2]
+    assert not np.array_equal(seen["img"][0, 6:], seen["big_img"][0, 6:])
+    assert read_status(status_path(msgq, "modeld")).state == RUNNING
 
 
 def test_status(rig: Rig, bus: Bus) -> None:

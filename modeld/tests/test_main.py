@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 
-from messaging import car
+import tinynn
+from messaging import BusError, car
+from modeld import process
 from modeld.__main__ import _arguments, _car_delays, _files, main
 from modeld.daemon import DEFAULT_DELAYS
 from modeld.params import CarDelays
@@ -59,7 +62,46 @@ def test_no_compiler_is_needed() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_target_that_does_not_run_here_is_replaced_by_the_processor(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TINYDRIVE_HOME", str(tmp_path))
+    model = tmp_path / "model.tnn"
+    handmade.artifact(handmade.program()).save(model)
+    args = _arguments(["--model", str(model), "--target", "opencl:unheard-of"])
+    runner = process._load(model, args)
+    assert runner.target == handmade.HOST
+    assert "it has no target opencl:unheard-of" in caplog.text
+    assert "Going on with the target cpu." in caplog.text
+    with pytest.raises(tinynn.ArtifactError, match="it has no target cpu:other"):
+        process.load_verified([model], _arguments(["--model", "-", "--target", "cpu:other"]))
+
+
+def test_buses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENPILOT_PREFIX", raising=False)
+    for text in ("garage", "tcp://10.0.0.2", "msgq", "msgq:car"):
+        for option in ("--bus", "--namespace"):
+            bus = process.bus_of(_arguments(["--model", "-", option, text]))
+            assert bus.address == text
+    with pytest.raises(BusError, match="--lockstep needs a bus whose frames carry barriers"):
+        process.bus_of(_arguments(["--model", "-", "--bus", "msgq", "--lockstep"]))
+
+
+def test_a_core_for_each_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def load(file: Path, **options: Any) -> None:
+        given.update(options)
+
+    monkeypatch.setattr(tinynn, "load", load)
+    process._load(tmp_path, _arguments(["--model", "-", "--cores", "6,7"]))
+    assert given == {"target": None, "threads": 2, "cores": (6, 7)}
+    process._load(tmp_path, _arguments(["--model", "-", "--threads", "3"]))
+    assert given == {"target": None, "threads": 3, "cores": ()}
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
+    (["--model", "a.tnn", "--cores", "6,x"], "argument --cores: invalid"),
     (["--model", "a.tnn", "--off-policy", "b.tnn"], "--off-policy goes with --policy"),
     ([], "--model"),
 ])

@@ -5,8 +5,13 @@ handling of pictures, features, wishes and state. onnxruntime runs them.
 """
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
 
+import numpy as np
+import pytest
+
+import tinynn
+from compiled_models.standin import build
 from modeld.model_state import DrivingModel, ModelInputs
 from modeld.tests.ort_runner import OnnxRunner
 
@@ -44,3 +49,22 @@ def test_three_graphs_one_answer() -> None:
                     err_msg=f"{name} of frame {frame}")
     # The history matters: the same picture of frame 0 with another past has another plan.
     assert np.abs(single[-1]["plan"] - single[0]["plan"]).max() > 0.01
+
+
+@pytest.mark.slow
+def test_state_in_the_daemon_or_in_the_artifact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The stateful graph, compiled with its state as inputs and outputs, and as the program's."""
+    monkeypatch.setenv("TINYDRIVE_HOME", str(tmp_path))
+    model = build("driving_supercombo_stateful")
+    names = [f"state_{queue}_q" for queue in ("img", "desire", "feat")]
+    drives = []
+    for state in ({}, {name: f"next_{name}" for name in names}):
+        tinynn.compile(model, state=state).save(tmp_path / "model.tnn")
+        driving = DrivingModel(tinynn.load(tmp_path / "model.tnn", trust=True))
+        assert set(driving.contract.graphs[0].carried) == set(names) - set(state)
+        drives.append(drive(driving, 12))
+    for in_daemon, in_artifact in zip(*drives, strict=True):
+        for name, expected in in_daemon.items():
+            np.testing.assert_array_equal(in_artifact[name], expected, err_msg=name)
