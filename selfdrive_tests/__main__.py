@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import shlex
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,18 @@ from selfdrive_tests.drives import RATE_HZ, VIEWS, DriveError, Overrides
 from selfdrive_tests.job import REPORT_NAME, Job, Outcome, is_artifact
 from selfdrive_tests.junit import write_junit
 from selfdrive_tests.overview import WORDS, overview_page, total_stages, verdict
+from selfdrive_tests.processes import MODELD, find_process
+from selfdrive_tests.remote import FOLDER, fetch, is_remote, put_back
 from selfdrive_tests.replay import Settings
 from selfdrive_tests.results import summary_lines
 from selfdrive_tests.runner import exit_code, run_source, run_sources
-from selfdrive_tests.segments import find_sources
+from selfdrive_tests.scale import run_on_ray
+from selfdrive_tests.segments import Sources, find_sources
+from selfdrive_tests.viewer import PORT, Scene, Viewer
+from selfdrive_tests.viewer import main as live_viewer
+
+# How often the page above many segments is written while they come.
+PAGE_EVERY_S = 10.0
 
 
 def numbers(count: int, names: str) -> Callable[[str], tuple[float, ...]]:
@@ -75,11 +85,19 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument(
         "drive",
-        type=Path,
-        help="a video, a folder with drive.toml, a segment, a route, or a folder of drives",
+        help="a video, a folder with drive.toml, a segment, a route, a folder of drives, or the "
+        "address of one (s3://, https://, ... as fsspec knows them)",
     )
-    top.add_argument("--model", type=Path, required=True, help="artifact to drive by")
-    top.add_argument("--policy", type=Path, help="second artifact, for models in two parts")
+    top.add_argument("--model", help="artifact to drive by")
+    top.add_argument("--policy", help="second artifact, for models in two parts")
+    top.add_argument("--off-policy", help="third artifact, for models in three parts")
+    top.add_argument("--target", help="of the artifact (default: the best that runs here)")
+    top.add_argument(
+        "--process",
+        default="modeld",
+        metavar="NAME",
+        help="modeld, dmonitoringmodeld, or a TOML file that describes another process",
+    )
     top.add_argument("-o", "--out", type=Path, default=Path("replay"), help="folder for results")
     about = top.add_argument_group("the drive, where it does not say so itself")
     about.add_argument(
@@ -114,6 +132,13 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--jobs", type=positive(int), default=1, metavar="N", help="segments at a time"
     )
+    how.add_argument(
+        "--engine",
+        choices=("processes", "ray"),
+        default="processes",
+        help="what several segments run on (default: %(default)s)",
+    )
+    how.add_argument("--ray-address", metavar="A", help="of a running cluster; default: start one")
     how.add_argument("--no-video", action="store_true", help="write the log and the report only")
     how.add_argument(
         "--truth",
@@ -121,7 +146,13 @@ def parser() -> argparse.ArgumentParser:
         default=True,
         help="also show what a perfect model would say, if the drive was rendered",
     )
-    how.add_argument("--namespace", metavar="NS", help="use this bus, for others to listen in")
+    how.add_argument("--ui", action="store_true", help="show it in the browser as it goes")
+    how.add_argument("--port", type=int, default=PORT, help="of --ui (default: %(default)s)")
+    how.add_argument(
+        "--namespace",
+        metavar="NS",
+        help="use this bus, for others to listen in; also tcp://HOST, msgq or msgq:PREFIX",
+    )
     compare_options(top)
     return top
 
@@ -134,8 +165,9 @@ def compare_options(top: argparse.ArgumentParser) -> None:
         metavar="WHAT",
         help="another artifact (.tnn), a log of the same drive, or log for the drive's own plans",
     )
-    group.add_argument("--refs", type=Path, metavar="DIR", help="references to compare with")
-    group.add_argument("--update-refs", type=Path, metavar="DIR", help="write references there")
+    group.add_argument("--against-target", help="target of the artifact that is compared with")
+    group.add_argument("--refs", metavar="DIR", help="references to compare with")
+    group.add_argument("--update-refs", metavar="DIR", help="write references there")
     group.add_argument(
         "--tolerance",
         action="append",
@@ -152,10 +184,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Gives the exit code: 0 done, 1 the replay broke off, 2 wrong input, 3 plans differ.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["ui"]:
+        return live_viewer(arguments[1:])
     top = parser()
     options = top.parse_args(arguments)
     try:
+        written_to = fetch_all(options)
         job = make_job(options, shlex.join(["drive-replay", *arguments]))
+    except DriveError as error:
+        top.error(str(error))
     except ValueError as error:
         top.error(f"--tolerance: {error}")
     # A job that is cancelled stops like one that is interrupted: log closed, daemon ended.
@@ -164,6 +201,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         outcomes = run(options, job)
         if options.junit:
             write_junit(options.junit, outcomes)
+        if written_to is not None:
+            put_back(options.update_refs, written_to)
     except OSError as error:
         print(f"drive-replay: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
@@ -176,6 +215,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(outcomes)
 
 
+def fetch_all(options: argparse.Namespace) -> str | None:
+    """Replace the places in the options by local paths.
+
+    Gives the address that written references go to, None if they stay on this machine. Raises
+    DriveError.
+    """
+    folder = options.out / FOLDER
+    for name in ("drive", "model", "policy", "off_policy"):
+        place = getattr(options, name)
+        setattr(options, name, None if place is None else fetch(place, folder))
+    if options.against is not None and is_remote(options.against):
+        options.against = str(fetch(options.against, folder / "against"))
+    if options.refs is not None:
+        options.refs = fetch(options.refs, folder / "refs", missing_ok=True)
+    written_to = options.update_refs
+    if written_to is not None and is_remote(written_to):
+        options.update_refs = folder / "written"
+        return str(written_to)
+    options.update_refs = None if written_to is None else Path(written_to)
+    return None
+
+
 def run(options: argparse.Namespace, job: Job) -> list[Outcome]:
     """Replay what the path stands for and show it; several segments get a page above theirs."""
     overrides = Overrides(
@@ -184,7 +245,9 @@ def run(options: argparse.Namespace, job: Job) -> list[Outcome]:
     found = find_sources(options.drive)
     if not found.several:
         (source,) = found.sources
-        outcome = run_source(source, overrides, job, options.out, progress)
+        with ExitStack() as stack:
+            scene = show_in_browser(stack, source.name, options.port) if options.ui else None
+            outcome = run_source(source, overrides, job, options.out, progress, scene)
         show(outcome)
         return [outcome]
     if job.against is not None and Path(job.against).is_file() and not is_artifact(job.against):
@@ -195,20 +258,30 @@ def run(options: argparse.Namespace, job: Job) -> list[Outcome]:
     if job.namespace is not None and options.jobs > 1:
         raise DriveError("--namespace and --jobs do not go together: every replay needs a bus.")
     began = time.monotonic()
+    page = Overview(options, job, found)
     with tqdm(total=len(found.sources), desc="segments", unit="segment") as bar:
 
         def done(outcome: Outcome) -> None:
             bar.update()
             bar.write(line(outcome))
+            page.add(outcome)
 
-        outcomes = run_sources(
-            found.sources, overrides, job, options.out, options.jobs, done
-        )
+        if options.engine == "ray":
+            outcomes = run_on_ray(
+                found.sources,
+                overrides,
+                job,
+                options.out,
+                options.jobs,
+                done,
+                options.ray_address,
+            )
+        else:
+            outcomes = run_sources(
+                found.sources, overrides, job, options.out, options.jobs, done
+            )
     wall = time.monotonic() - began
-    report = options.out / REPORT_NAME
-    report.parent.mkdir(parents=True, exist_ok=True)
-    text = overview_page(options.drive.name, outcomes, found.notes, job.command, wall)
-    report.write_text(text, encoding="utf-8")
+    report = page.write(outcomes)
     print(verdict(outcomes))
     for note in found.notes:
         print(f"  note: {note}")
@@ -222,6 +295,42 @@ def run(options: argparse.Namespace, job: Job) -> list[Outcome]:
     return outcomes
 
 
+class Overview:
+    """The page above the segments, which is written again and again while they come."""
+
+    def __init__(self, options: argparse.Namespace, job: Job, found: Sources) -> None:
+        self._path = options.out / REPORT_NAME
+        self._title, self._command, self._found = options.drive.name, job.command, found
+        self._outcomes: list[Outcome] = []
+        self._began = self._written = time.monotonic()
+
+    def add(self, outcome: Outcome) -> None:
+        """Note an outcome; the page has it some seconds later at most."""
+        self._outcomes.append(outcome)
+        if time.monotonic() - self._written > PAGE_EVERY_S:
+            self.write(self._outcomes)
+
+    def write(self, outcomes: Sequence[Outcome]) -> Path:
+        """Write the page with these outcomes; gives its path."""
+        self._written = time.monotonic()
+        missing = len(self._found.sources) - len(outcomes)
+        notes = [f"{missing} segments are still to come."] if missing else []
+        wall = self._written - self._began
+        notes += self._found.notes
+        text = overview_page(self._title, outcomes, notes, self._command, wall)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_text(text, encoding="utf-8")
+        return self._path
+
+
+def show_in_browser(stack: ExitStack, title: str, port: int) -> Scene:
+    """Serve the viewer until the stack is left; gives the scene that it shows."""
+    scene = Scene()
+    viewer = stack.enter_context(Viewer(scene, title, port))
+    print(f"The viewer is at {viewer.address}", flush=True)
+    return scene
+
+
 def line(outcome: Outcome) -> str:
     """A segment in one line."""
     said = outcome.error or " ".join(
@@ -232,10 +341,23 @@ def line(outcome: Outcome) -> str:
 
 
 def make_job(options: argparse.Namespace, command: str) -> Job:
-    """What the command line asks for. Raises ValueError for tolerances that are none."""
+    """What the command line asks for.
+
+    Raises DriveError for what does not go together, ValueError for tolerances that are none.
+    """
+    process = find_process(options.process)
+    if options.model is None and (process == MODELD or "{model}" in process.command):
+        raise DriveError(f"{process.name} needs --model FILE.")
+    against = options.against
+    if against is None and options.against_target:
+        against = str(options.model)
     return Job(
         model=options.model,
         policy=options.policy,
+        off_policy=options.off_policy,
+        target=options.target,
+        threads=max((os.cpu_count() or 1) // options.jobs, 1) if options.jobs > 1 else None,
+        process=process,
         settings=Settings(
             start=round(options.start * RATE_HZ),
             count=options.frames,
@@ -247,10 +369,12 @@ def make_job(options: argparse.Namespace, command: str) -> Job:
         namespace=options.namespace,
         video=not options.no_video,
         truth=options.truth,
-        against=options.against,
+        against=against,
+        against_target=options.against_target,
         refs=options.refs,
         update_refs=options.update_refs,
-        fields=tolerances(options.tolerance),
+        fields=tolerances(options.tolerance) if process == MODELD else (),
+        tolerances=tuple(options.tolerance),
     )
 
 

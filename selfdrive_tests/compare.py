@@ -56,14 +56,15 @@ EXACT = Tolerance()
 
 @dataclass(frozen=True)
 class Field:
-    """Something that plans are compared by.
+    """Something that is compared.
 
+    value: of a plan; None for fields of other messages than plans, which go by their name.
     optional: None on either side is not compared, else it is a difference to any number.
     """
 
     name: str
     unit: str
-    value: Callable[[Plan], Value]
+    value: Callable[[Plan], Value] | None = None
     tolerance: Tolerance = EXACT
     optional: bool = False
 
@@ -153,18 +154,24 @@ def _tolerance(text: str, value: str) -> Tolerance:
 
 @dataclass(frozen=True)
 class Moment:
-    """What is compared of one frame, and the plan for drawing, which may have fewer points."""
+    """What is compared of one frame, and the plan for drawing, which may have fewer points.
+
+    plan: None for other messages than plans.
+    """
 
     values: Mapping[str, Value]
-    plan: Plan
+    plan: Plan | None
 
 
-def moment(plan: Plan) -> Moment:
+def moment(plan: Plan | Moment) -> Moment:
     """The values of a plan by every field; numbers as the shortest text of their float32."""
-    return Moment({item.name: _plain(item.value(plan)) for item in FIELDS}, plan)
+    if isinstance(plan, Moment):
+        return plan
+    return Moment({item.name: plain(item.value(plan)) for item in FIELDS if item.value}, plan)
 
 
-def _plain(value: Value) -> Value:
+def plain(value: Value) -> Value:
+    """A value as it is kept and compared: None for a number that is not finite."""
     if isinstance(value, (bool, str)) or value is None:
         return value
     return float(str(np.float32(value))) if math.isfinite(value) else None
@@ -208,13 +215,40 @@ class BadMoment:
         return self.differences[0].score, self.differences[0].size
 
 
+@dataclass(frozen=True)
+class Claim:
+    """What two artifacts state of their precision, checked on real frames.
+
+    bound: how far apart they may be by what they state; worst: how far they were, at a frame. Both
+    are norms of the difference over the norm of the output. frames: number that was looked at.
+    """
+
+    output: str
+    bound: float
+    worst: float
+    worst_frame: int
+    frames: int
+
+    @property
+    def holds(self) -> bool:
+        """False also for a worst that is not a number."""
+        return self.worst <= self.bound
+
+    def __str__(self) -> str:
+        verb = "holds" if self.holds else "DOES NOT HOLD"
+        return (
+            f"Stated precision of {self.output} {verb}: at most {self.worst:.1e} apart in "
+            f"{self.frames} frames (frame {self.worst_frame}), {self.bound:.1e} is stated."
+        )
+
+
 @dataclass
 class Comparison:
     """The outcome.
 
     against: what was compared with, in words. frames: compared, by both plans.
     unanswered: frames that only the other side has a plan for. new: those that only we have one
-    for. bad: every frame with differences.
+    for. bad: every frame with differences. claims: on the precision of two artifacts.
     """
 
     against: str
@@ -224,11 +258,13 @@ class Comparison:
     new: list[int] = field(default_factory=list)
     bad: list[BadMoment] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
-        """Nothing differs."""
-        return not (self.bad or self.unanswered or self.new)
+        """Nothing differs, and what is claimed holds."""
+        holds = all(claim.holds for claim in self.claims)
+        return holds and not (self.bad or self.unanswered or self.new)
 
     @property
     def verdict(self) -> str:
@@ -243,6 +279,8 @@ class Comparison:
                 f"{len(self.bad)} of {self.frames} frames differ beyond tolerance "
                 f"({', '.join(names[:NAMED])}{more})"
             )
+        if not all(claim.holds for claim in self.claims):
+            faults.append("the precision that the artifacts state does not hold")
         if self.unanswered:
             faults.append(f"{len(self.unanswered)} frames have no plan here but have one there")
         if self.new:
@@ -251,7 +289,7 @@ class Comparison:
 
 
 def compare(
-    here: Mapping[int, Plan | None],
+    here: Mapping[int, Plan | Moment | None],
     there: Mapping[int, Moment | None],
     against: str,
     fields: Sequence[Field] = FIELDS,

@@ -51,6 +51,9 @@ class Camera:
         return Camera(width, height, self.focal_px * across, center)
 
 
+NO_CAMERA = Camera(0, 0, 0.0, (0.0, 0.0))
+
+
 @dataclass(frozen=True)
 class Calibration:
     """How the device is mounted.
@@ -96,6 +99,7 @@ class Shown:
 class Drive:
     """A drive that was found complete; nothing is decoded before frames() is called.
 
+    video: None for a log alone, which does for processes that look at no camera.
     calibration: as the sidecar or the command line has it; the log may hold another. None: unknown.
     calibration_given: the command line has it, so the log's is not to be used.
     problem: filled by frames() if a video breaks off.
@@ -105,7 +109,7 @@ class Drive:
 
     path: Path
     view: str
-    video: VideoReader
+    video: VideoReader | None
     camera: Camera
     wide_video: VideoReader | None = None
     wide_camera: Camera | None = None
@@ -130,7 +134,7 @@ class Drive:
         if self.shown is not None:
             return self.shown[-1].index + 1 if self.shown else 0
         seconds = [reader.seconds for reader in (self.video, self.wide_video) if reader]
-        return round(min(seconds) * RATE_HZ) if all(seconds) else None
+        return round(min(seconds) * RATE_HZ) if seconds and all(seconds) else None
 
     def frames(self, start: int = 0, count: int | None = None) -> Iterator[DriveFrame]:
         """Frames from tick `start` on, at most `count`. The shorter video ends the drive."""
@@ -138,6 +142,7 @@ class Drive:
         if self.shown is not None:
             yield from islice(self._scheduled(self.shown, start), count)
             return
+        assert self.video is not None
         narrow = resample(self.video.pictures())
         stop = None if count is None else start + count
         if self.wide_video is None:
@@ -155,6 +160,7 @@ class Drive:
         """Frames from `start` on, with the pictures that belong to them."""
         todo = [entry for entry in shown if entry.index >= start]
         done = 0
+        assert self.video is not None
         narrow = pick(self.video.pictures(), (entry.narrow for entry in todo))
         wide: Iterator[Picture | None] = repeat(None)
         if self.wide_video is not None:

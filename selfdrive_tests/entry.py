@@ -10,7 +10,7 @@ def main() -> int:
     try:
         from selfdrive_tests.__main__ import main as drive_replay
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("av", "matplotlib", "PIL", "tqdm"):
+        if (error.name or "").split(".")[0] not in ("av", "fsspec", "PIL", "tqdm"):
             raise
         print(
             f"drive-replay: the Python package {error.name} is missing. Install what replays "

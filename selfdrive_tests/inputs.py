@@ -8,7 +8,7 @@ the daemon always has a full set of inputs.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,8 @@ from typing import Any
 from messaging import LogReader, new_message
 from selfdrive_tests.drives import TICK_NS, Calibration, Drive
 
-# Services that a log may provide.
-LOGGED = (
-    "carParams",
-    "deviceState",
-    "carState",
-    "carControl",
-    "driverMonitoringState",
-    "lateralDelay",
-    "extrinsicsCalibration",
-)
+# Services that the replay itself speaks for, with the frames.
+CAMERA_STATES = ("narrowRoadCameraState", "wideRoadCameraState", "cabinCameraState")
 # Stand-ins, each sent every so many frames. Car parameters are left to the daemon's defaults.
 STAND_IN_PERIOD = {
     "deviceState": 10,
@@ -63,11 +55,11 @@ class LoggedMessage:
     event: Any
 
 
-def read_log(path: Path) -> tuple[list[LoggedMessage], str | None]:
-    """Messages of a log that the daemon wants, by time; and what is wrong with the log, if at all.
+def read_log(path: Path, services: Container[str]) -> tuple[list[LoggedMessage], str | None]:
+    """Messages of a log that the process wants, by time; and what is wrong with the log, if at all.
 
     Frame 0 starts where the log says: at its first narrowRoadEncodeIdx, else at its first
-    narrowRoadCameraState, else at its first message of a service in LOGGED.
+    narrowRoadCameraState, else at its first message of a wanted service.
     """
     events: list[tuple[str, Any]] = []
     starts: dict[str, int] = {}
@@ -81,7 +73,7 @@ def read_log(path: Path) -> tuple[list[LoggedMessage], str | None]:
         elif service == "narrowRoadCameraState":
             time = event.narrowRoadCameraState.timestampSof or event.logMonoTime
             starts.setdefault("camera", time)
-        elif service in LOGGED:
+        elif service in services:
             starts.setdefault("message", event.logMonoTime)
             events.append((service, event))
     start = next((starts[key] for key in ("encoder", "camera", "message") if key in starts), 0)
@@ -122,13 +114,14 @@ def stand_in(service: str, calibration: Calibration | None, speed: float) -> Any
 class Inputs:
     """Hands out, frame by frame, the messages to be published before it.
 
-    messages: by time. speed: m/s, for want of logged ones.
+    messages: by time. services: that the process hears. speed: m/s, for want of logged ones.
     notes: what had to be made up, or is missing, as sentences.
     """
 
     def __init__(
         self,
         messages: Iterable[LoggedMessage],
+        services: Container[str],
         calibration: Calibration | None,
         speed: float,
         clock: Clock,
@@ -138,7 +131,9 @@ class Inputs:
         self._calibration, self._speed = calibration, speed
         self._first = True
         logged = {message.service for message in self._waiting}
-        self._stand_ins = [service for service in STAND_IN_PERIOD if service not in logged]
+        self._stand_ins = [
+            service for service in STAND_IN_PERIOD if service in services and service not in logged
+        ]
         self.notes = []
         if "carState" in self._stand_ins:
             self.notes.append(f"The drive has no logged speed: {speed:g} m/s is assumed.")
@@ -177,14 +172,17 @@ class Inputs:
         return event
 
 
-def logged_messages(drive: Drive) -> tuple[list[LoggedMessage], list[str]]:
-    """What the drive's log has for the daemon, and what is wrong with the log, as notes.
+def logged_messages(
+    drive: Drive, services: Iterable[str]
+) -> tuple[list[LoggedMessage], list[str]]:
+    """What the drive's log has of these services, and what is wrong with the log, as notes.
 
     A calibration that the command line gives takes the place of the logged ones.
     """
     if drive.log is None:
         return [], []
-    messages, problem = read_log(drive.log)
+    wanted = set(services) - set(CAMERA_STATES)
+    messages, problem = read_log(drive.log, wanted)
     if drive.calibration_given:
         messages = [m for m in messages if m.service != "extrinsicsCalibration"]
     return messages, [f"{drive.log.name}: {problem}"] if problem else []

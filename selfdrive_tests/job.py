@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,9 @@ from selfdrive_tests.compare import (
 from selfdrive_tests.drives import RATE_HZ, Drive, DriveError
 from selfdrive_tests.pictures import Pictures, moment_stills, render
 from selfdrive_tests.plans import FrameRecord
+from selfdrive_tests.precision import Artifact, UncheckedError, check_precision
 from selfdrive_tests.process import modeld_command
+from selfdrive_tests.processes import MODELD, ProcessConfig
 from selfdrive_tests.recorder import log_id, product_version
 from selfdrive_tests.references import (
     read_log_plans,
@@ -32,7 +34,7 @@ from selfdrive_tests.references import (
     reference_file,
     write_reference,
 )
-from selfdrive_tests.replay import ReplayResult, Settings, replay
+from selfdrive_tests.replay import ReplayResult, Settings, Watcher, replay
 from selfdrive_tests.report import Compared, Report, page
 from selfdrive_tests.results import Summary, read_records, summarize
 from selfdrive_tests.stages import Stages
@@ -82,22 +84,34 @@ def is_artifact(against: str) -> bool:
 class Job:
     """What is to be done with every drive; command: as it was typed, for the report.
 
+    model: None for a process that runs none.
+    policy, off_policy: further files of a model. target: of the artifact; None takes the best.
+    namespace: the bus, None for one of its own: a namespace, tcp://HOST, msgq or msgq:PREFIX.
+    threads: of the model, which never change what it computes; None takes the daemon's number.
     against: an artifact, a log, or "log" for the drive's own; None for no such comparison.
+    against_target: target of the artifact that is compared with.
     refs, update_refs: folders of references to compare with, and to write.
+    tolerances: as texts, for processes whose fields are known only when they have spoken.
     """
 
-    model: Path
+    model: Path | None
     settings: Settings
     command: str
     policy: Path | None = None
+    off_policy: Path | None = None
+    target: str | None = None
+    threads: int | None = None
+    process: ProcessConfig = MODELD
     sampling: str | None = None
     namespace: str | None = None
     video: bool = True
     truth: bool = True
     against: str | None = None
+    against_target: str | None = None
     refs: Path | None = None
     update_refs: Path | None = None
     fields: tuple[Field, ...] = FIELDS
+    tolerances: tuple[str, ...] = ()
 
 
 @dataclass
@@ -127,23 +141,31 @@ class Outcome:
         return 0 if all(comparison.passed for comparison in self.comparisons) else 3
 
 
-def run_drive(drive: Drive, job: Job, out: Path, progress: Progress) -> Outcome:
+def check_start(drive: Drive, job: Job) -> None:
+    """Raises DriveError if the drive ends before the job begins."""
+    if drive.ticks is not None and job.settings.start >= drive.ticks:
+        raise DriveError(
+            f"{drive.path} lasts {drive.ticks / RATE_HZ:.1f} s: --start must be less than that."
+        )
+
+
+def run_drive(
+    drive: Drive, job: Job, out: Path, progress: Progress, watcher: Watcher | None = None
+) -> Outcome:
     """Do the whole job for one drive; results go to `out`.
 
     progress(total, what) gives a bar with update(count), as a context manager.
     Raises DriveError, CompareError, ArtifactError, MessagingError, OSError, ReplayError.
     """
-    if drive.ticks is not None and job.settings.start >= drive.ticks:
-        raise DriveError(
-            f"{drive.path} lasts {drive.ticks / RATE_HZ:.1f} s: --start must be less than that."
-        )
+    check_start(drive, job)
+    assert job.model is not None
     model = describe_model(job.model)
     path = truth_file(drive) if job.truth else None
     truth = {plan.frame_id: plan for plan in read_truth(path)} if path else {}
     known = known_plans(drive, job)
     segment = prepare(out, drive, model)
     began = datetime.now(UTC)
-    result = replay_drive(drive, job, job.model, segment, out / DAEMON_LOG, progress)
+    result = replay_drive(drive, job, segment, out / DAEMON_LOG, progress, watcher)
     problem = drive.problem
     stages = result.stages
     with stages.measure("read"):
@@ -152,7 +174,7 @@ def run_drive(drive: Drive, job: Job, out: Path, progress: Progress) -> Outcome:
     model_seconds = sum(record.plan.execution_s for record in records if record.plan)
     stages.move("daemon", "model", model_seconds)
     if job.against is not None and is_artifact(job.against):
-        known[Path(job.against).name] = replay_other(drive, job, out, progress, stages)
+        known[other_name(job)] = replay_other(drive, job, out, progress, stages)
     with stages.measure("compare"):
         compared = compare_all(records, known, job)
         if job.update_refs is not None:
@@ -160,6 +182,8 @@ def run_drive(drive: Drive, job: Job, out: Path, progress: Progress) -> Outcome:
             write_reference(
                 reference_file(job.update_refs, drive.name), plans, drive.name, model.name
             )
+    with stages.measure("check"):
+        add_claims(compared, drive, job)
     with stages.measure("draw"):
         compared = [with_stills(one, drive, records, model.name) for one in compared]
         pictures = None
@@ -188,6 +212,7 @@ def run_drive(drive: Drive, job: Job, out: Path, progress: Progress) -> Outcome:
             when=[
                 ("begun", began.isoformat(" ", "seconds")),
                 ("replay", f"{summary.wall_s:.1f} s for {summary.drive_s:.1f} s of driving"),
+                ("everything", f"{summary.drive_s / stages.total:.2f} times as fast as driving"),
                 *stages.rows(),
                 ("bottleneck", stages.bottleneck),
             ],
@@ -212,23 +237,42 @@ def prepare(out: Path, drive: Drive, model: Model) -> Path:
 
 
 def replay_drive(
-    drive: Drive, job: Job, artifact: Path, segment: Path, daemon_log: Path, progress: Progress
+    drive: Drive,
+    job: Job,
+    segment: Path,
+    daemon_log: Path,
+    progress: Progress,
+    watcher: Watcher | None = None,
 ) -> ReplayResult:
-    """Replay by one artifact, behind a progress bar."""
+    """Replay by the job's artifact, behind a progress bar."""
     flags = [] if job.settings.realtime else ["--lockstep"]
-    flags += ["--sampling", job.sampling] if job.sampling else []
+    for option in ("sampling", "target", "threads", "off_policy"):
+        value = getattr(job, option)
+        flags += [f"--{option.replace('_', '-')}", str(value)] if value else []
 
-    def command(namespace: str) -> list[str]:
-        return modeld_command(artifact, job.policy, namespace, flags)
+    def command(fresh: str) -> list[str]:
+        namespace = job.namespace or fresh
+        if job.process == MODELD:
+            assert job.model is not None
+            return modeld_command(job.model, job.policy, namespace, flags)
+        return job.process.command_line(job.model, namespace)
 
     total = drive.ticks
     if total is not None:
         total = max(total - job.settings.start, 0)
         total = total if job.settings.count is None else min(total, job.settings.count)
-    bus = Bus(job.namespace) if job.namespace else None
+    bus = Bus.at(job.namespace) if job.namespace else None
     with progress(total, "replay") as bar:
         return replay(
-            drive, command, segment, daemon_log, job.settings, bus, lambda _: bar.update()
+            drive,
+            command,
+            segment,
+            daemon_log,
+            job.settings,
+            bus,
+            lambda _: bar.update(),
+            job.process,
+            watcher,
         )
 
 
@@ -241,11 +285,11 @@ def known_plans(drive: Drive, job: Job) -> dict[str, dict[int, Moment | None]]:
     if job.against == OWN_LOG:
         if drive.log is None:
             raise CompareError(f"{drive.path} has no log of its own to compare with.")
-        known[f"the drive's own {drive.log.name}"] = read_log_plans(drive.log)
+        known[f"the drive's own {drive.log.name}"] = read_log_plans(drive.log, job.process)
     elif job.against is not None and not is_artifact(job.against):
-        known[job.against] = read_log_plans(Path(job.against))
+        known[job.against] = read_log_plans(Path(job.against), job.process)
     if job.refs is not None:
-        file = reference_file(job.refs, drive.name)
+        file = reference_file(job.refs, drive.name, job.process)
         known[file.name] = read_reference(file)
     return known
 
@@ -255,15 +299,38 @@ def replay_other(
 ) -> dict[int, Moment | None]:
     """The same drive by the other artifact; its times are added to the stages."""
     artifact = Path(job.against or "")
+    other = replace(job, model=artifact, target=job.against_target)
     folder = out / AGAINST_FOLDER
     segment = prepare(folder, drive, describe_model(artifact))
-    result = replay_drive(drive, job, artifact, segment, folder / DAEMON_LOG, progress)
-    records = read_records(result.log)
+    result = replay_drive(drive, other, segment, folder / DAEMON_LOG, progress)
     for stage, seconds in result.stages.seconds.items():
         stages.add(stage, seconds)
+    if job.process != MODELD:
+        return read_log_plans(result.log, job.process)
+    records = read_records(result.log)
     model_seconds = sum(record.plan.execution_s for record in records if record.plan)
     stages.move("daemon", "model", model_seconds)
     return {record.frame_id: moment(record.plan) if record.plan else None for record in records}
+
+
+def other_name(job: Job) -> str:
+    """The artifact that is compared with, for people."""
+    name = Path(job.against or "").name
+    return f"{name}, target {job.against_target}" if job.against_target else name
+
+
+def add_claims(compared: Sequence[Compared], drive: Drive, job: Job) -> None:
+    """Check what two artifacts claim of their precision on this drive's frames."""
+    for one in compared:
+        if job.model is None or job.against is None or one.result.against != other_name(job):
+            continue
+        rest = [path for path in (job.policy, job.off_policy) if path is not None]
+        ours = Artifact(job.model, job.target)
+        theirs = Artifact(Path(job.against), job.against_target)
+        try:
+            one.result.claims += check_precision(drive, ours, theirs, rest)
+        except UncheckedError as error:
+            one.result.notes.append(f"The stated precision was not checked: {error}.")
 
 
 def compare_all(
@@ -273,7 +340,7 @@ def compare_all(
     here = {record.frame_id: record.plan for record in records}
     compared = []
     for name, there in known.items():
-        others = {frame_id: other.plan for frame_id, other in there.items() if other}
+        others = {i: other.plan for i, other in there.items() if other and other.plan}
         compared.append(Compared(compare(here, there, name, job.fields), others))
     return compared
 
@@ -301,6 +368,21 @@ def written(
 
 def run_rows(drive: Drive, model: Model, command: str) -> list[tuple[str, str]]:
     """What was run, for the report."""
+    tools = [f"{name} {version(name)}" for name in ("numpy", "av", "pyzmq", "pycapnp")]
+    return [
+        ("model", model.name),
+        ("artifact", f"sha256 {model.sha256}" if model.sha256 else "none"),
+        ("target", model.target or "none"),
+        ("drive", str(drive.path)),
+        *(camera_rows(drive) if drive.video is not None else []),
+        ("log", drive.log.name if drive.log else "none; inputs but the pictures are stand-ins"),
+        ("command", command),
+        ("versions", ", ".join([product_version(), *tools, f"Python {sys.version.split()[0]}"])),
+    ]
+
+
+def camera_rows(drive: Drive) -> list[tuple[str, str]]:
+    """The camera and how it was mounted, for the report."""
     camera, calibration = drive.camera, drive.calibration
     cx, cy = camera.center_px
     picture = (
@@ -311,15 +393,7 @@ def run_rows(drive: Drive, model: Model, command: str) -> list[tuple[str, str]]:
     if calibration is not None:
         angles = ", ".join(f"{angle:.4f}" for angle in calibration.rpy_rad)
         mounting = f"roll, pitch, yaw {angles} rad; {calibration.height_m:.2f} m above the road"
-    tools = [f"{name} {version(name)}" for name in ("numpy", "av", "pyzmq", "pycapnp")]
     return [
-        ("model", model.name),
-        ("artifact", f"sha256 {model.sha256}"),
-        ("target", model.target),
-        ("drive", str(drive.path)),
         ("camera", picture + ("; with a wide camera" if drive.wide_camera else "")),
         ("mounting", mounting),
-        ("log", drive.log.name if drive.log else "none; inputs but the pictures are stand-ins"),
-        ("command", command),
-        ("versions", ", ".join([product_version(), *tools, f"Python {sys.version.split()[0]}"])),
     ]

@@ -1,56 +1,43 @@
-"""The replay's side of the bus: sends inputs and frames, hears everything the daemon says."""
+"""The replay's side of the bus: sends inputs and frames, hears everything the process says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
-import zmq
-from zmq.utils.monitor import recv_monitor_message
-
-from messaging import (
-    Bus,
-    FrameGeometry,
-    FrameServer,
-    MessageError,
-    PubMaster,
-    Stream,
-    decode,
-    to_bytes,
-)
-from selfdrive_tests.drives import Camera, Drive
-from selfdrive_tests.inputs import LOGGED
+from messaging import Bus, FrameGeometry, MessageError, PubMaster, Stream, decode, to_bytes
+from messaging.closing import Closing
+from messaging.frame_transport import frame_senders
+from messaging.transport import subscribe, waiter
+from selfdrive_tests.drives import Camera
+from selfdrive_tests.processes import ProcessConfig
 from selfdrive_tests.video import Picture
-
-OUTPUTS = ("modelV2", "drivingModelData", "cameraOdometry")
-# What every driving daemon subscribes to; it is ready for frames when it hears all of these.
-REQUIRED = frozenset(LOGGED) - {"carParams"} | {"narrowRoadCameraState"}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A message of the daemon, and the frame it speaks of."""
+    """A message of the process, and the frame it speaks of; None if it does not say."""
 
     service: str
-    frame_id: int
+    frame_id: int | None
     event: Any
 
 
-class Link:
-    """Publisher, frame servers and receiver of one replay; a context manager."""
+class Link(Closing):
+    """Publisher, frame servers and receivers of one replay; a context manager."""
 
-    def __init__(self, bus: Bus, drive: Drive) -> None:
-        self._publisher = PubMaster(
-            [*LOGGED, "narrowRoadCameraState", "wideRoadCameraState"], bus=bus
+    def __init__(self, bus: Bus, config: ProcessConfig, cameras: Mapping[Stream, Camera]) -> None:
+        self._required = config.required
+        self._publisher = PubMaster(config.subscribes, bus=bus)
+        self._servers = frame_senders(
+            {s: FrameGeometry.padded(c.width, c.height) for s, c in cameras.items()},
+            bus,
+            {s: (c.focal_px, *c.center_px) for s, c in cameras.items()},
         )
-        # The wide stream is first, so that a daemon that sees the narrow one finds both.
-        self._servers: dict[Stream, FrameServer] = {}
-        if drive.wide_camera is not None:
-            self._servers[Stream.WIDE_ROAD] = _server(Stream.WIDE_ROAD, drive.wide_camera, bus)
-        self._servers[Stream.NARROW_ROAD] = _server(Stream.NARROW_ROAD, drive.camera, bus)
-        self._receiver = AnswerSocket(bus)
+        self._outputs = config.publishes
+        self._receivers = {s: subscribe(s, bus, conflate=False) for s in config.publishes}
+        self._waiter = waiter(self._receivers.values())
         self._newest: dict[str, bytes] = {}
         self._times: dict[str, int] = {}
 
@@ -62,8 +49,8 @@ class Link:
         self._publisher.send(service, data)
 
     def barrier(self) -> dict[str, int]:
-        """Service -> time of the newest message sent, for the services every daemon hears."""
-        return {service: time for service, time in self._times.items() if service in REQUIRED}
+        """Service -> time of the newest message sent, for the services the process must hear."""
+        return {name: time for name, time in self._times.items() if name in self._required}
 
     def send_frame(
         self,
@@ -81,8 +68,8 @@ class Link:
 
     @property
     def required(self) -> set[str]:
-        """Everything a daemon must listen to before the first frame: services and streams."""
-        return set(REQUIRED) | {stream.name for stream in self._servers}
+        """Everything the process must listen to before the first frame: services and streams."""
+        return set(self._required) | {stream.name for stream in self._servers}
 
     def welcome(self) -> set[str]:
         """Names of services and streams that gained a listener since this was last asked.
@@ -94,78 +81,31 @@ class Link:
             self._publisher.send(service, self._newest[service])
         return gained | {s.name for s, server in self._servers.items() if server.new_reader()}
 
-    def heard(self) -> bool:
-        """Whether all the daemon's publishers are connected to this side."""
-        return self._receiver.connected()
-
     def receive(self, timeout_ms: int) -> Iterator[Answer]:
-        """Answers that are there; waits up to `timeout_ms` for the first."""
-        return self._receiver.receive(timeout_ms)
+        """Answers that are there; waits up to `timeout_ms` for the first.
 
-    def __enter__(self) -> Link:
-        return self
+        A message that cannot be decoded is left out: its frame counts as not answered.
+        """
+        self._waiter.wait(timeout_ms / 1000)
+        for service, receiver in self._receivers.items():
+            while (data := receiver.receive()) is not None:
+                try:
+                    event = decode(data)
+                except MessageError:
+                    continue
+                if event.which() == service:
+                    yield Answer(service, frame_id_of(getattr(event, service)), event)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._receiver.close()
+    def close(self) -> None:
+        """Leave the bus and take the streams down."""
+        for receiver in self._receivers.values():
+            receiver.close()
         for server in self._servers.values():
             server.close()
         self._publisher.close()
 
 
-def _server(stream: Stream, camera: Camera, bus: Bus) -> FrameServer:
-    geometry = FrameGeometry.padded(camera.width, camera.height)
-    return FrameServer(stream, geometry, (camera.focal_px, *camera.center_px), bus=bus)
-
-
-class AnswerSocket:
-    """Receives every message of the daemon; a SubMaster would keep the newest only."""
-
-    def __init__(self, bus: Bus) -> None:
-        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
-        self._socket.setsockopt(zmq.RCVHWM, 0)
-        self._socket.setsockopt(zmq.RECONNECT_IVL, 10)
-        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 100)
-        self._socket.subscribe(b"")
-        events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
-        self._monitor: zmq.Socket[bytes] = self._socket.get_monitor_socket(events)
-        self._connected: set[bytes] = set()
-        for service in OUTPUTS:
-            self._socket.connect(bus.endpoint(service, bind=False))
-
-    def connected(self) -> bool:
-        """Whether all publishers are there and will send to this receiver from now on."""
-        while self._monitor.poll(0):
-            message = recv_monitor_message(self._monitor)
-            if message["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self._connected.add(message["endpoint"])
-            else:
-                self._connected.discard(message["endpoint"])
-        return len(self._connected) == len(OUTPUTS)
-
-    def receive(self, timeout_ms: int) -> Iterator[Answer]:
-        """Messages in order of arrival; waits up to `timeout_ms` for the first.
-
-        A message that cannot be decoded is left out: its frame counts as not answered.
-        """
-        if not self._socket.poll(timeout_ms):
-            return
-        while True:
-            try:
-                event = decode(self._socket.recv(zmq.NOBLOCK))
-            except zmq.Again:
-                return
-            except MessageError:
-                continue
-            service = event.which()
-            if service in OUTPUTS:
-                yield Answer(service, getattr(event, service).frameId, event)
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._socket.disable_monitor()
-        self._socket.close(linger=0)
+def frame_id_of(content: Any) -> int | None:
+    """The frame that a message speaks of; None if messages of its kind do not say."""
+    known = hasattr(content, "schema") and "frameId" in content.schema.fieldnames
+    return int(content.frameId) if known else None

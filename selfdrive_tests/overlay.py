@@ -8,9 +8,9 @@ picture then, so that points behind the camera or far outside never wrap around.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -165,16 +165,43 @@ def draw(
     image = Image.fromarray(picture)
     mounting = calibration or Calibration((0.0, 0.0, 0.0))
     if other is not None:
-        _paste(image, _plan_layer(other, camera, mounting, OTHER), opacity)
+        _paste(image, _shapes(other, camera, mounting, OTHER), opacity)
     if plan is not None:
-        _paste(image, _plan_layer(plan, camera, mounting), opacity)
+        _paste(image, _shapes(plan, camera, mounting), opacity)
         _write_distances(image, plan, Projection(camera, mounting.rpy_rad), mounting.height_m)
     _draw_panel(image, plan, panel)
     return np.asarray(image)
 
 
-def _paste(image: Image.Image, layer: Image.Image, opacity: float) -> None:
-    image.paste(layer, mask=layer.getchannel("A").point(lambda alpha: alpha * opacity))
+@dataclass(frozen=True)
+class Shape:
+    """A filled polygon: outline (N, 2) in pixels of the supersampled picture, alpha 0 to 255."""
+
+    outline: np.ndarray
+    color: RGB
+    alpha: int
+
+
+def _paste(image: Image.Image, shapes: Sequence[Shape], opacity: float) -> None:
+    """Blend shapes into a picture, edges smoothed. Only the part that they cover is touched."""
+    shapes = [shape for shape in shapes if len(shape.outline) >= 3]
+    if not shapes:
+        return
+    corners = np.concatenate([shape.outline for shape in shapes])
+    left, top = (int(low) // SUPERSAMPLING for low in corners.min(axis=0))
+    right, bottom = (int(high) // SUPERSAMPLING + 1 for high in corners.max(axis=0))
+    right, bottom = min(right, image.width), min(bottom, image.height)
+    if right <= left or bottom <= top:
+        return
+    layer = Image.new("RGBA", ((right - left) * SUPERSAMPLING, (bottom - top) * SUPERSAMPLING))
+    canvas = ImageDraw.Draw(layer)
+    origin = np.array([left, top]) * SUPERSAMPLING
+    for shape in shapes:
+        points = (shape.outline - origin).ravel().tolist()
+        canvas.polygon(points, fill=(*shape.color, shape.alpha))
+    layer = layer.reduce(SUPERSAMPLING)
+    mask = layer.getchannel("A").point(lambda alpha: alpha * opacity)
+    image.paste(layer, (left, top), mask)
 
 
 @dataclass(frozen=True)
@@ -191,49 +218,43 @@ OWN = Palette(PATH_COLOR, LANE_COLOR, EDGE_COLOR)
 OTHER = Palette(OTHER_PATH_COLOR, OTHER_LINE_COLOR, OTHER_EDGE_COLOR, OTHER_PATH_COLOR)
 
 
-def _plan_layer(
+def _shapes(
     plan: Plan, camera: Camera, mounting: Calibration, palette: Palette = OWN
-) -> Image.Image:
-    """Everything that lies on the road, on a transparent picture of the camera's size."""
+) -> list[Shape]:
+    """Everything that lies on the road, what is drawn first first."""
     size = (camera.width * SUPERSAMPLING, camera.height * SUPERSAMPLING)
-    layer = Image.new("RGBA", size)
-    canvas = ImageDraw.Draw(layer)
     project = Projection(camera.scaled(*size), mounting.rpy_rad)
 
     # The plan is at the height of the device; the road lies below it.
     path = plan.position + np.array([0.0, 0.0, mounting.height_m])
     color = palette.path if plan.valid else palette.not_valid
-    _fill_ribbon(canvas, project, path, PATH_HALF_WIDTH_M, color, 150, 40)
+    shapes = _ribbon_shapes(project, path, PATH_HALF_WIDTH_M, color, 150, 40)
     for line, probability in zip(plan.lane_lines, plan.lane_probabilities, strict=False):
         alpha = _alpha(probability)
-        _fill_ribbon(canvas, project, line, LINE_HALF_WIDTH_M, palette.lane, alpha, alpha)
+        shapes += _ribbon_shapes(project, line, LINE_HALF_WIDTH_M, palette.lane, alpha, alpha)
     for edge in plan.road_edges:
-        _fill_ribbon(canvas, project, edge, LINE_HALF_WIDTH_M, palette.edge, 190, 190)
+        shapes += _ribbon_shapes(project, edge, LINE_HALF_WIDTH_M, palette.edge, 190, 190)
     for lead in visible_leads(plan):
         (chevron,) = project.polygons(_chevron(lead, mounting.height_m)[None])
-        _fill(canvas, chevron, LEAD_COLOR, _alpha(lead.probability))
-    return layer.reduce(SUPERSAMPLING)
+        shapes.append(Shape(chevron, LEAD_COLOR, _alpha(lead.probability)))
+    return shapes
 
 
-def _fill_ribbon(
-    canvas: ImageDraw.ImageDraw,
+def _ribbon_shapes(
     project: Projection,
     line: np.ndarray,
     half_width: float,
     color: RGB,
     near_alpha: int,
     far_alpha: int,
-) -> None:
-    """Draw a band, from opaque near the car to faint far away. Far quads come first."""
+) -> list[Shape]:
+    """A band, from opaque near the car to faint far away. Far quads come first."""
     outlines = project.polygons(ribbon(line, half_width))
-    for i in reversed(range(len(outlines))):
-        alpha = near_alpha + (far_alpha - near_alpha) * i // max(len(outlines) - 1, 1)
-        _fill(canvas, outlines[i], color, alpha)
-
-
-def _fill(canvas: ImageDraw.ImageDraw, outline: np.ndarray, color: RGB, alpha: int) -> None:
-    if len(outline) >= 3:
-        canvas.polygon(outline.ravel().tolist(), fill=(*color, alpha))
+    last = max(len(outlines) - 1, 1)
+    return [
+        Shape(outlines[i], color, near_alpha + (far_alpha - near_alpha) * i // last)
+        for i in reversed(range(len(outlines)))
+    ]
 
 
 def _alpha(probability: float) -> int:
@@ -276,7 +297,7 @@ def _write_distances(image: Image.Image, plan: Plan, project: Projection, height
                 place,
                 text,
                 LEAD_COLOR,
-                font(12, bold=True),
+                font(12),
                 "mt",
                 stroke_width=2,
                 stroke_fill=(16, 20, 26, 255),
@@ -290,7 +311,7 @@ def _draw_panel(image: Image.Image, plan: Plan | None, panel: Panel) -> None:
     rows = panel_rows(plan, panel)
     bottom = 38 + 18 * len(rows)
     canvas.rounded_rectangle((8, 8, 228, bottom), 6, PANEL_COLOR)
-    canvas.text((20, 14), panel.model, TEXT_COLOR, font(12, bold=True))
+    canvas.text((20, 14), panel.model, TEXT_COLOR, font(12))
     for i, (name, value) in enumerate(rows, start=1):
         canvas.text((20, 15 + 18 * i), name, NOT_VALID_COLOR, font(12))
         canvas.text((218, 15 + 18 * i), value, TEXT_COLOR, font(12), "ra")
@@ -299,7 +320,7 @@ def _draw_panel(image: Image.Image, plan: Plan | None, panel: Panel) -> None:
     status = "NO PLAN" if plan is None else "" if plan.valid else "NOT VALID"
     if status:
         canvas.rounded_rectangle((width - 118, 8, width - 8, 36), 6, (200, 48, 40, 230))
-        canvas.text((width - 63, 22), status, TEXT_COLOR, font(14, bold=True), "mm")
+        canvas.text((width - 63, 22), status, TEXT_COLOR, font(14), "mm")
     if panel.warning:
         middle, bottom = width // 2, height - 8
         box = canvas.textbbox((middle, bottom - 5), panel.warning, font(13), "mb")
@@ -316,14 +337,13 @@ def panel_rows(plan: Plan | None, panel: Panel) -> list[tuple[str, str]]:
     if plan is not None:
         rows += [
             ("curvature", f"{plan.curvature:+.4f} 1/m"),
-            ("acceleration", f"{plan.acceleration:+.2f} m/s²"),
+            ("acceleration", f"{plan.acceleration:+.2f} m/s/s"),
         ]
         rows += [("confidence", plan.confidence)] if plan.confidence else []
     return rows
 
 
 @lru_cache
-def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """The typeface that comes with matplotlib, so that pictures are the same everywhere."""
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(files("matplotlib") / "mpl-data" / "fonts" / "ttf" / name), size)
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The typeface that comes with Pillow, so that pictures are the same everywhere."""
+    return ImageFont.load_default(size)

@@ -7,7 +7,7 @@ from html import escape
 from urllib.parse import quote
 
 from selfdrive_tests.job import REPORT_NAME, Outcome
-from selfdrive_tests.report import STYLE, notes_list, section, table, tiles
+from selfdrive_tests.report import document, notes_list, section, table, tiles
 from selfdrive_tests.stages import Stages
 
 WORDS = {0: "good", 1: "broke off", 2: "not replayed", 3: "differs"}
@@ -72,12 +72,7 @@ def overview_page(
         f"<!-- times: begin -->\n{section('Times', times)}<!-- times: end -->\n",
         section("What was run", table([("command", command)])),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}: replay</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n<main>\n{''.join(parts)}</main>\n</body>\n</html>\n"
-    )
+    return document(f"{title}: replay", "".join(parts))
 
 
 def _segments(outcomes: Sequence[Outcome]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from selfdrive_tests.ahead import read_ahead
 from selfdrive_tests.compare import BadMoment
@@ -96,7 +98,8 @@ def render(
     wanted = still_numbers(len(records))
     folder = video.parent / "stills"
     folder.mkdir(exist_ok=True)
-    with VideoWriter(video, width, height, RATE_HZ) as writer:
+
+    def drawn_frames() -> Iterator[np.ndarray]:
         frames = read_ahead(drive.frames(records[0].frame_id, len(records)))
         for number, (frame, record) in enumerate(zip(frames, records, strict=True)):
             seconds = record.frame_id / RATE_HZ
@@ -104,16 +107,22 @@ def render(
             rgb = frame.narrow.rgb(width, height)
             mounting = record.calibration or drive.calibration
             drawn = draw(rgb, record.plan, camera, mounting, panel, FAINT if warning else 1.0)
+            yield drawn
+            if number not in wanted:
+                continue
+            save_still(folder / f"frame_{record.frame_id:06d}.png", drawn)
+            caption = f"frame {record.frame_id}, {seconds:.2f} s"
+            stills.append(Still(drawn, caption))
+            perfect = (truth or {}).get(record.frame_id)
+            if perfect is not None:
+                panel = Panel(record.frame_id, seconds, record.speed, TRUTH_NAME)
+                drawn = draw(rgb, perfect, camera, mounting, panel)
+                save_still(folder / f"frame_{record.frame_id:06d}_truth.png", drawn)
+                stills.append(Still(drawn, f"{caption}: {TRUTH_NAME}"))
+
+    # Decoding, drawing and encoding go on at the same time, each in a thread.
+    with VideoWriter(video, width, height, RATE_HZ) as writer:
+        for drawn in read_ahead(drawn_frames()):
             writer.write(drawn)
-            if number in wanted:
-                save_still(folder / f"frame_{record.frame_id:06d}.png", drawn)
-                caption = f"frame {record.frame_id}, {seconds:.2f} s"
-                stills.append(Still(drawn, caption))
-                perfect = (truth or {}).get(record.frame_id)
-                if perfect is not None:
-                    panel = Panel(record.frame_id, seconds, record.speed, TRUTH_NAME)
-                    drawn = draw(rgb, perfect, camera, mounting, panel)
-                    save_still(folder / f"frame_{record.frame_id:06d}_truth.png", drawn)
-                    stills.append(Still(drawn, f"{caption}: {TRUTH_NAME}"))
             on_frame(1)
     return Pictures(video, stills, writer.note)

@@ -11,10 +11,10 @@ import hashlib
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from messaging import LogWriter, new_message
+from messaging.closing import Closing
 
 
 def log_id(*parts: str) -> str:
@@ -31,7 +31,7 @@ def product_version() -> str:
         return "tinydrive, not installed"
 
 
-class Recorder:
+class Recorder(Closing):
     """A log that is open; a context manager, which writes the last sentinel.
 
     signal: number of the signal that ended the replay, for the last sentinel; 0 for none.
@@ -66,15 +66,8 @@ class Recorder:
         message.logMonoTime = self._newest_ns
         self.write(message)
 
-    def __enter__(self) -> Recorder:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Write the last sentinel and end the file."""
         self._sentinel("endOfRoute", self.signal)
         self._writer.close()
         self._lock.unlink(missing_ok=True)

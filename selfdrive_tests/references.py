@@ -13,15 +13,17 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from messaging import LogReader
-from selfdrive_tests.compare import FIELDS, LINES, CompareError, Moment, Value, moment
-from selfdrive_tests.plans import Lead, Plan, plan_from_event
+from selfdrive_tests.compare import FIELDS, LINES, CompareError, Field, Moment, Value, moment
+from selfdrive_tests.heard import INDEX, Heard
+from selfdrive_tests.plans import Lead, Plan
+from selfdrive_tests.processes import MODELD, ProcessConfig
 from selfdrive_tests.recorder import product_version
 
 FORMAT, VERSION = "tinydrive reference plans", 1
@@ -30,19 +32,26 @@ SUFFIX = ".plans.jsonl.gz"
 POINTS, DECIMALS = 9, 2
 
 
-def reference_file(folder: Path, segment: str) -> Path:
+def reference_file(folder: Path, segment: str, config: ProcessConfig = MODELD) -> Path:
     """Where the references of a drive or segment lie in a folder of references."""
-    return folder / f"{segment}{SUFFIX}"
+    kind = SUFFIX if config == MODELD else SUFFIX.replace("plans", config.name)
+    return folder / f"{segment}{kind}"
 
 
-def write_reference(path: Path, plans: Mapping[int, Plan | None], drive: str, model: str) -> None:
-    """Write plans by frame id; None for frames without one."""
+def write_reference(
+    path: Path,
+    plans: Mapping[int, Plan | Moment | None],
+    drive: str,
+    model: str,
+    fields: Sequence[Field] = FIELDS,
+) -> None:
+    """Write plans by frame id; None for frames without one. fields: those that have a unit."""
     head = {
         "format": FORMAT,
         "version": VERSION,
         "drive": drive,
         "model": model,
-        "units": {item.name: item.unit for item in FIELDS},
+        "units": {item.name: item.unit for item in fields if item.unit},
     }
     lines = [head, *(_frame(frame_id, plans[frame_id]) for frame_id in sorted(plans))]
     text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
@@ -54,16 +63,16 @@ def write_reference(path: Path, plans: Mapping[int, Plan | None], drive: str, mo
     path.write_bytes(data.getvalue())
 
 
-def _frame(frame_id: int, plan: Plan | None) -> dict[str, Any]:
+def _frame(frame_id: int, plan: Plan | Moment | None) -> dict[str, Any]:
     if plan is None:
         return {"frame": frame_id, "values": None}
-    return {
-        "frame": frame_id,
-        "values": dict(moment(plan).values),
-        "path": _points(plan.position),
-        "lines": [_points(line) for line in plan.lane_lines],
-        "edges": [_points(edge) for edge in plan.road_edges],
-    }
+    known = moment(plan)
+    line: dict[str, Any] = {"frame": frame_id, "values": dict(known.values)}
+    if known.plan is not None:
+        line["path"] = _points(known.plan.position)
+        line["lines"] = [_points(points) for points in known.plan.lane_lines]
+        line["edges"] = [_points(points) for points in known.plan.road_edges]
+    return line
 
 
 def _points(line: np.ndarray) -> list[list[float]]:
@@ -112,6 +121,9 @@ def _moment(line: dict[str, Any]) -> Moment | None:
         for name, value in line["values"].items()
     }
 
+    if "path" not in line:
+        return Moment(values, None)
+
     def number(name: str) -> float:
         value = values.get(name)
         return value if isinstance(value, float) else np.nan
@@ -139,31 +151,35 @@ def _array(points: list[list[float]]) -> np.ndarray:
     return np.array(points, np.float64).reshape(-1, 3)
 
 
-def read_log_plans(path: Path) -> dict[int, Moment | None]:
-    """Plans of any log by frame of the drive.
+def read_log_plans(path: Path, config: ProcessConfig = MODELD) -> dict[int, Moment | None]:
+    """Plans, or what another process said, of any log by frame of the drive.
 
     A replay's log counts frames as the drive does. In a device's log the encoder's index tells
     which picture of the segment's video (its segmentId) a camera frame became; without an index
     frame ids are taken as they are. Raises CompareError if the log has
     no plans, LogFileError if it cannot be read.
     """
-    plans: dict[int, Plan] = {}
+    heard = Heard(config)
     pictures: dict[int, int] = {}
     ours = False
     for event in LogReader(path):
         kind = event.which()
         if kind == "initData":
             ours = event.initData.version.startswith(product_version().split()[0])
-        elif kind == "narrowRoadEncodeIdx":
-            pictures[event.narrowRoadEncodeIdx.frameId] = event.narrowRoadEncodeIdx.segmentId
-        elif kind == "modelV2":
-            plans[event.modelV2.frameId] = plan_from_event(event)
-    if not plans:
-        raise CompareError(f"{path} holds no plans (modelV2) to compare with.")
+        elif kind == INDEX.get(config.trigger):
+            entry = getattr(event, kind)
+            pictures[entry.frameId] = entry.segmentId
+        else:
+            heard.take(event)
+    moments = heard.moments
+    if not moments:
+        raise CompareError(
+            f"{path} holds no plans, or what else is compared ({config.publishes[0]})."
+        )
     if ours:
-        return {i: moment(plans[i]) if i in plans else None for i in pictures.keys() | plans.keys()}
+        return {i: moments.get(i) for i in pictures.keys() | moments.keys()}
     if pictures:
         first = min(pictures)
         offset = first - pictures[first]
-        return {i - offset: moment(plan) for i, plan in plans.items() if i in pictures}
-    return {frame_id: moment(plan) for frame_id, plan in plans.items()}
+        return {i - offset: known for i, known in moments.items() if i in pictures}
+    return dict(moments)

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import base64
 import io
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 from selfdrive_tests.compare import (
     EXACT,
-    LINE_PLACE_M,
     BadMoment,
     Comparison,
     Difference,
@@ -28,34 +24,12 @@ from selfdrive_tests.compare import (
     worst_moments,
 )
 from selfdrive_tests.drives import RATE_HZ
-from selfdrive_tests.overlay import LEAD_MIN_PROBABILITY
 from selfdrive_tests.plans import FrameRecord, Plan
+from selfdrive_tests.plots import Plot, Series, plan_values, plots, plots_element, plots_script
 from selfdrive_tests.results import Summary
 
 BUDGET_MS = 1000.0 / RATE_HZ
-
-INK, MUTED, GRID = "#1c2430", "#667080", "#e3e7ec"
-BLUE, TEAL, ORANGE, RED = "#2563b8", "#12907a", "#d9822b", "#c0392b"
-TRUTH_COLOR, TRUTH_LABEL = "#c6ccd4", "true road"
-OTHER_COLOR, OTHER_LABEL = "#cf9df2", "compared with"
-LANE_COLORS = ("#9bb8dd", BLUE, TEAL, "#8fcfc0")
-
-PLOT_STYLE = {
-    "svg.hashsalt": "tinydrive",
-    "svg.fonttype": "none",
-    "font.size": 9,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": MUTED,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.2,
-    "legend.frameon": False,
-}
+BINS = 40
 
 
 @dataclass(frozen=True)
@@ -100,49 +74,27 @@ class Report:
     compared: Sequence[Compared] = ()
 
 
-@dataclass(frozen=True)
-class Series:
-    """One line of a plot; NaN leaves a gap. label: "" if the title says it all."""
-
-    values: np.ndarray
-    color: str = BLUE
-    label: str = ""
-    dots: bool = False
-    width: float | None = None
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A plot over the time of the drive.
-
-    limits: of the y axis. span: its least height, so that tiny changes look tiny. marks: times of
-    red lines. level: of a dashed line.
-    """
-
-    title: str
-    unit: str
-    series: Sequence[Series]
-    limits: tuple[float | None, float | None] = (None, None)
-    span: float = 1.0
-    marks: Sequence[float] = field(default=())
-    level: float | None = None
-
-
 def page(report: Report) -> str:
     """The whole page."""
     parts = [
         _header(report),
-        *(_comparison(compared) for compared in report.compared),
+        *(comparison_section(compared) for compared in report.compared),
         _times(report),
         _pictures(report),
         section("Plots", _plots(report)),
         section("What was run", table(report.run)),
+        f"<script>\n{plots_script()}</script>\n",
     ]
+    return document(f"{report.title}: replay", "".join(parts))
+
+
+def document(title: str, body: str) -> str:
+    """A whole HTML page in the style of this program; body is HTML."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(report.title)}: replay</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n<main>\n{''.join(parts)}</main>\n</body>\n</html>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
     )
 
 
@@ -181,9 +133,29 @@ def _times(report: Report) -> str:
         limits=(0, None),
         level=BUDGET_MS,
     )
-    figure = f'<div class="wide">{_figure(plot, report.records, wide=True)}</div>\n'
-    body = tiles(numbers) + figure + table(report.when)
+    figure = f'<div class="wide">{plots_element("times", [plot], frames_of(report))}</div>\n'
+    body = tiles(numbers) + figure + histogram(milliseconds, "ms") + table(report.when)
     return f"<!-- times: begin -->\n{section('Times', body)}<!-- times: end -->\n"
+
+
+def histogram(values: np.ndarray, unit: str) -> str:
+    """How often which value occurs, as bars; "" without values. The highest 1 % share a bar."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return ""
+    low, high = float(values.min()), max(float(np.percentile(values, 99)), float(values.min()) + 1)
+    edges = np.linspace(low, high, BINS + 1)
+    counts, _ = np.histogram(np.minimum(values, high), edges)
+    bars = "".join(
+        f'<i style="height:{100 * count / counts.max():.1f}%" '
+        f'title="{edges[i]:.1f} to {edges[i + 1]:.1f} {unit}: {count} frames"></i>'
+        for i, count in enumerate(counts)
+    )
+    ends = f"<span>{low:.1f} {unit}</span><span>{high:.1f} {unit} and more</span>"
+    return (
+        "<figure><figcaption>How often the model took how long</figcaption>\n"
+        f'<div class="bars">{bars}</div><div class="ends">{ends}</div></figure>\n'
+    )
 
 
 def _pictures(report: Report) -> str:
@@ -205,7 +177,7 @@ def _pictures(report: Report) -> str:
     return section("Pictures", LEGEND + body)
 
 
-def _comparison(compared: Compared) -> str:
+def comparison_section(compared: Compared) -> str:
     """What differs, the worst moments with their pictures, and the table of fields."""
     result = compared.result
     mood = "good" if result.passed else "bad"
@@ -214,7 +186,7 @@ def _comparison(compared: Compared) -> str:
         for moment in worst_moments(result.bad)
     )
     body = f'<p class="verdict {mood}">{escape(result.verdict)}</p>\n'
-    body += notes_list(result.notes)
+    body += notes_list([*map(str, result.claims), *result.notes])
     body += _field_table(result)
     if moments:
         body += f'<h3>Worst moments</h3>\n{OTHER_LEGEND}<div class="stills">\n{moments}</div>\n'
@@ -227,7 +199,10 @@ def _moment(moment: BadMoment, still: Still | None) -> str:
     lines = "".join(f"<br>{escape(difference_text(one))}" for one in moment.differences[:4])
     more = len(moment.differences) - 4
     lines += f"<br>and {more} more" if more > 0 else ""
-    return f"<figure>{image}<figcaption><b>{caption}</b>{lines}</figcaption></figure>\n"
+    return (
+        f'<figure data-seconds="{moment.frame_id / RATE_HZ:.2f}">{image}'
+        f"<figcaption><b>{caption}</b>{lines}</figcaption></figure>\n"
+    )
 
 
 def difference_text(one: Difference) -> str:
@@ -258,177 +233,20 @@ def _field_table(result: Comparison) -> str:
 
 
 def _plots(report: Report) -> str:
-    others = report.compared[0] if report.compared else None
-    drawn = plots(report.records, report.truth, others.others if others else None)
-    figures = "".join(_figure(plot, report.records) for plot in drawn)
-    return f'<div class="plots">\n{figures}</div>\n'
+    """The plots; of several comparisons the first is drawn behind them."""
+    others = report.compared[0].others if report.compared else None
+    hint = (
+        '<p class="legend" id="plots">Drag across a plot to zoom all of them, double-click to see '
+        "everything again. A click on one of the worst moments shows it here.</p>\n"
+        "<noscript><p>The plots need JavaScript, which is switched off.</p></noscript>"
+    )
+    drawn = plots(report.records, report.truth, others)
+    return hint + plots_element("numbers", drawn, frames_of(report))
 
 
-@dataclass(frozen=True)
-class _Lines:
-    """Makes the lines of a plot: the model's, and behind it the truth's and the other side's."""
-
-    records: Sequence[FrameRecord]
-    truth: Mapping[int, Plan]
-    other: Mapping[int, Plan]
-
-    def of(
-        self,
-        number: Callable[[Plan], float],
-        color: str,
-        name: str = "",
-        dots: bool = False,
-        named: bool = True,
-    ) -> list[Series]:
-        """name: of the model's line. named: whether the legend names the lines behind it."""
-        series = []
-        for plans, shade, label, width in (
-            (self.truth, TRUTH_COLOR, TRUTH_LABEL, 4.0),
-            (self.other, OTHER_COLOR, OTHER_LABEL, 2.4),
-        ):
-            if plans:
-                values = plan_values([plans.get(one.frame_id) for one in self.records], number)
-                series.append(Series(values, shade, label if named else "", width=width))
-        own = name or ("here" if self.other else "model" if self.truth else "")
-        values = plan_values([record.plan for record in self.records], number)
-        return [*series, Series(values, color, own, dots)]
-
-
-def plots(
-    records: Sequence[FrameRecord],
-    truth: Mapping[int, Plan] | None = None,
-    other: Mapping[int, Plan] | None = None,
-) -> list[Plot]:
-    """Every plot but that of the model time.
-
-    truth and other: plans by frame id, the true ones and those that were compared with; their
-    lines lie behind the model's.
-    """
-    models = [record.plan for record in records]
-    lanes = _rows(records, "lane_probabilities", 4)
-    names = ("far left", "left", "right", "far right")
-    lost = [record.frame_id / RATE_HZ for record in records if record.plan is None]
-    speed = np.array([record.speed for record in records], np.float64)
-    draw = _Lines(records, truth or {}, other or {}).of
-    return [
-        Plot(
-            "Desired curvature, positive to the right",
-            "1/m",
-            draw(lambda plan: plan.curvature, BLUE),
-            span=0.01,
-        ),
-        Plot("Desired acceleration", "m/s²", draw(lambda plan: plan.acceleration, TEAL)),
-        Plot(
-            "Lane line probabilities",
-            "0 to 1",
-            [Series(lanes[:, i], LANE_COLORS[i], names[i]) for i in range(4)],
-            limits=(-0.02, 1.02),
-        ),
-        Plot(
-            f"Own lane's lines {LINE_PLACE_M:.0f} m ahead, positive to the right",
-            "m",
-            [
-                *draw(lambda plan: plan.line_at(1, LINE_PLACE_M), BLUE, "left"),
-                *draw(lambda plan: plan.line_at(2, LINE_PLACE_M), TEAL, "right", named=False),
-            ],
-            span=8.0,
-        ),
-        Plot(
-            "Lead: probability",
-            "0 to 1",
-            draw(lambda plan: plan.leads[0].probability if plan.leads else np.nan, ORANGE),
-            limits=(-0.02, 1.02),
-        ),
-        Plot(
-            f"Lead: distance, where its probability is {LEAD_MIN_PROBABILITY:.0%} or more",
-            "m",
-            draw(seen_distance, ORANGE, dots=True),
-            limits=(0, None),
-            span=50.0,
-        ),
-        Plot("Speed of the car", "m/s", [Series(speed, INK)], limits=(0, None), span=10.0),
-        Plot(
-            "Frame drops; red: frames without a plan",
-            "%",
-            [Series(plan_values(models, lambda plan: plan.drop_percent), RED)],
-            limits=(0, None),
-            marks=lost,
-        ),
-    ]
-
-
-def plan_values(plans: Sequence[Plan | None], number: Callable[[Plan], float]) -> np.ndarray:
-    """A number of every plan, (frames,); NaN where there is no plan."""
-    return np.array([np.nan if plan is None else number(plan) for plan in plans], np.float64)
-
-
-def seen_distance(plan: Plan) -> float:
-    """Metres to the first lead, NaN if there is none that is probable."""
-    if not plan.leads or not plan.leads[0].probability >= LEAD_MIN_PROBABILITY:
-        return np.nan
-    return plan.leads[0].x
-
-
-def _rows(records: Sequence[FrameRecord], name: str, width: int) -> np.ndarray:
-    """A list of every plan, cut or filled up with NaN to (frames, width)."""
-    table = np.full((len(records), width), np.nan)
-    for i, record in enumerate(records):
-        values = getattr(record.plan, name) if record.plan is not None else ()
-        table[i, : min(width, len(values))] = values[:width]
-    return table
-
-
-def _figure(plot: Plot, records: Sequence[FrameRecord], wide: bool = False) -> str:
-    caption = f"<figcaption>{escape(plot.title)}</figcaption>"
-    return f"<figure>{caption}{svg(plot, records, wide)}</figure>\n"
-
-
-def svg(plot: Plot, records: Sequence[FrameRecord], wide: bool = False) -> str:
-    """A plot as an <svg> element, the same bytes for the same numbers."""
-    seconds = np.array([record.frame_id for record in records], np.float64) / RATE_HZ
-    with matplotlib.rc_context(PLOT_STYLE):
-        figure = Figure(figsize=(8.0 if wide else 4.6, 2.0), layout="constrained")
-        axes = figure.add_subplot()
-        for series in plot.series:
-            (line,) = axes.plot(seconds, series.values, color=series.color, label=series.label)
-            if series.dots:
-                line.set(marker=".", markersize=2, linewidth=0.5)
-            if series.width:
-                line.set(linewidth=series.width)
-        for mark in plot.marks:
-            axes.axvline(mark, color=RED, linewidth=0.8)
-        if plot.level is not None:
-            axes.axhline(plot.level, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
-        axes.set_ylim(*y_limits(plot))
-        if len(seconds) > 1:
-            axes.set_xlim(seconds[0], seconds[-1])
-        axes.set_ylabel(plot.unit)
-        axes.set_xlabel("s")
-        if any(series.label for series in plot.series):
-            figure.legend(loc="outside upper left", ncols=4, fontsize=8, handlelength=1.2)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    element = text.getvalue()
-    element = element[element.index("<svg") :]
-    return re.sub(r"\s*<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
-
-
-def y_limits(plot: Plot) -> tuple[float, float]:
-    """Range of the y axis: the given limits, else room for all values and the least height."""
-    values = np.concatenate([series.values for series in plot.series])
-    values = np.append(values, [] if plot.level is None else plot.level)
-    values = values[np.isfinite(values)]
-    given_low, given_high = plot.limits
-    low = given_low if given_low is not None else values.min(initial=np.inf if len(values) else 0)
-    high = given_high if given_high is not None else values.max(initial=low)
-    lack = max(plot.span - (high - low), 0.0)
-    room = 0.06 * max(high - low, plot.span)
-    if given_low is None:
-        low -= lack / 2 + room
-        lack /= 2
-    if given_high is None:
-        high += lack + room
-    return float(low), float(high)
+def frames_of(report: Report) -> list[int]:
+    """Ids of the frames, in order."""
+    return [record.frame_id for record in report.records]
 
 
 def _data_uri(rgb: np.ndarray) -> str:
@@ -515,12 +333,15 @@ figcaption { font-size: 14px; color: #465060; margin-bottom: 4px; }
 .differs td { color: #a02a1e; background: #fdf1ef; }
 .scrolls { overflow-x: auto; margin: 12px 0; }
 h3 { font-size: 17px; margin: 22px 0 6px; }
-.wide { margin-bottom: 16px; }
-.wide figure { overflow-x: auto; }
-img, video, svg { display: block; width: 100%; height: auto; }
-.wide svg { min-width: 540px; }
+.wide { margin-bottom: 12px; }
+img, video { display: block; width: 100%; height: auto; }
+canvas { display: block; width: 100%; height: 150px; touch-action: pan-y; cursor: crosshair; }
 video { border-radius: 8px; background: #000; }
-svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif !important; }
+figure .legend { font-size: 12px; margin: 0 0 4px; font-variant-numeric: tabular-nums; }
+figure[data-seconds] { cursor: pointer; }
+.bars { display: flex; align-items: flex-end; gap: 1px; height: 90px; }
+.bars i { flex: 1; background: #2563b8; min-height: 1px; }
+.ends { display: flex; justify-content: space-between; font-size: 12px; color: #667080; }
 .legend { font-size: 14px; color: #465060; margin: 0 0 12px; }
 .legend span { margin-left: 10px; }
 .legend span:first-child { margin-left: 0; }

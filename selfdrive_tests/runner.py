@@ -17,7 +17,9 @@ from selfdrive_tests.compare import CompareError
 from selfdrive_tests.drives import DriveError, Overrides
 from selfdrive_tests.guard import die_with_parent
 from selfdrive_tests.job import Job, Outcome, Progress, run_drive
-from selfdrive_tests.replay import ReplayError
+from selfdrive_tests.process_job import run_process
+from selfdrive_tests.processes import MODELD
+from selfdrive_tests.replay import ReplayError, Watcher
 from selfdrive_tests.segments import Source
 from tinynn.runtime.layout import ArtifactError
 
@@ -26,11 +28,19 @@ FAULTS = (DriveError, CompareError, ArtifactError, MessagingError, OSError, Repl
 
 
 def run_source(
-    source: Source, overrides: Overrides, job: Job, out: Path, progress: Progress
+    source: Source,
+    overrides: Overrides,
+    job: Job,
+    out: Path,
+    progress: Progress,
+    watcher: Watcher | None = None,
 ) -> Outcome:
     """Replay one source; what is wrong with it is in the outcome, so that others can go on."""
     try:
-        return run_drive(source.open(overrides), job, out, progress)
+        drive = source.open(overrides, job.process)
+        if job.process != MODELD:
+            return run_process(drive, job, out, progress)
+        return run_drive(drive, job, out, progress, watcher)
     except FAULTS as error:
         text = str(error)
         if isinstance(error, OSError) and error.filename is not None:

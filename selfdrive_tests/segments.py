@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from messaging import LogFileError, LogReader
+from messaging import LogFileError, LogReader, Stream
 from modeld.cameras import AR_OX, NEO, OS, Device, UnknownCamera, lookup
+from modeld.cameras import CABIN as CABIN_CAMERAS
 from selfdrive_tests.drives import (
+    NO_CAMERA,
     Drive,
     DriveError,
     Overrides,
@@ -22,11 +24,13 @@ from selfdrive_tests.drives import (
     assemble,
     open_drive,
     pinhole,
+    read_sidecar,
 )
+from selfdrive_tests.processes import MODELD, ProcessConfig
 from selfdrive_tests.video import VideoError, VideoReader, open_video
 
 LOGS = tuple(f"{kind}{end}" for kind in ("rlog", "qlog") for end in (".zst", ".bz2", ""))
-NARROW, WIDE, PREVIEW = "fcamera.hevc", "ecamera.hevc", "qcamera.ts"
+NARROW, WIDE, PREVIEW, CABIN = "fcamera.hevc", "ecamera.hevc", "qcamera.ts", "dcamera.hevc"
 SIDECAR = "drive.toml"
 # Two cameras' pictures belong together if they were begun within half a frame.
 PAIR_NS = 25_000_000
@@ -37,19 +41,28 @@ GAPS_NAMED = 3
 
 @dataclass(frozen=True)
 class Source:
-    """Something to replay: a drive of our own (files None), or a segment with what it has."""
+    """Something to replay: a drive of our own (files None), or a segment with what it has.
+
+    narrow, wide, cabin: videos of the cameras.
+    """
 
     name: str
     path: Path
     log: Path | None = None
     narrow: Path | None = None
     wide: Path | None = None
+    cabin: Path | None = None
     own: bool = False
 
-    def open(self, overrides: Overrides) -> Drive:
-        """Raises DriveError."""
+    def open(self, overrides: Overrides, config: ProcessConfig = MODELD) -> Drive:
+        """What the process needs of it. Raises DriveError."""
+        if config.stream is None:
+            return open_log(self, config)
         if self.own:
             return open_drive(self.path, overrides)
+        if config.stream is Stream.CABIN:
+            cabin = replace(self, narrow=self.cabin, wide=None)
+            return open_segment(cabin, overrides, CABIN_CAMERA)
         return open_segment(self, overrides)
 
 
@@ -72,7 +85,7 @@ def find_sources(path: Path) -> Sources:
         return Sources([Source(path.name, path, own=True)])
     if path.is_dir():
         segment = _segment(path, path.name)
-        if segment.log or segment.narrow:
+        if segment.log or segment.narrow or segment.cabin:
             return Sources([segment])
         return _folder(path)
     if path.parent.is_dir():
@@ -134,10 +147,11 @@ def spans(numbers: Sequence[int]) -> str:
 
 def _segment(folder: Path, name: str) -> Source:
     log = next((folder / log for log in LOGS if (folder / log).is_file()), None)
-    videos = {video: folder / video for video in (NARROW, WIDE, PREVIEW)}
+    videos = {video: folder / video for video in (NARROW, WIDE, PREVIEW, CABIN)}
     present = {video: path for video, path in videos.items() if path.is_file()}
     wide = present.get(WIDE) if NARROW in present else None
-    return Source(name, folder, log, present.get(NARROW) or present.get(PREVIEW), wide)
+    narrow = present.get(NARROW) or present.get(PREVIEW)
+    return Source(name, folder, log, narrow, wide, present.get(CABIN))
 
 
 @dataclass(frozen=True)
@@ -159,7 +173,7 @@ class LogFacts:
     problem: str | None = None
 
 
-INDICES = ("narrowRoadEncodeIdx", "wideRoadEncodeIdx", "qNarrowRoadEncodeIdx")
+INDICES = ("narrowRoadEncodeIdx", "wideRoadEncodeIdx", "qNarrowRoadEncodeIdx", "cabinEncodeIdx")
 
 
 def read_facts(log: Path) -> LogFacts:
@@ -188,12 +202,40 @@ def read_facts(log: Path) -> LogFacts:
     return facts
 
 
-def open_segment(source: Source, overrides: Overrides) -> Drive:
+@dataclass(frozen=True)
+class MainCamera:
+    """What is replayed as the main camera. files: of its videos, the best first."""
+
+    files: tuple[str, ...]
+    index: str
+
+
+ROAD_CAMERA = MainCamera((NARROW, PREVIEW), INDICES[0])
+CABIN_CAMERA = MainCamera((CABIN,), "cabinEncodeIdx")
+
+
+def open_log(source: Source, config: ProcessConfig) -> Drive:
+    """A log alone, for a process that looks at no camera. Raises DriveError."""
+    sidecar = source.path / SIDECAR
+    if source.own and sidecar.exists() and (name := read_sidecar(sidecar).log):
+        source = replace(source, log=source.path / name)
+    log = source.path if source.own and source.path.is_file() else source.log
+    if log is None:
+        raise DriveError(
+            f"{source.path} has no log, and {config.name} is triggered by {config.trigger}, which "
+            "only a log can have."
+        )
+    return Drive(source.path, "none", None, NO_CAMERA, log=log, label=source.name)
+
+
+def open_segment(
+    source: Source, overrides: Overrides, main: MainCamera = ROAD_CAMERA
+) -> Drive:
     """Open a segment as a drive. Raises DriveError."""
     if source.narrow is None:
         has = "a log but no video" if source.log else "neither log nor video"
         raise DriveError(
-            f"{source.path} has {has}: {NARROW} or {PREVIEW} is needed to replay it. "
+            f"{source.path} has {has}: {' or '.join(main.files)} is needed to replay it. "
             "Download or copy it into the folder."
         )
     try:
@@ -202,8 +244,15 @@ def open_segment(source: Source, overrides: Overrides) -> Drive:
         facts = read_facts(source.log) if source.log else LogFacts()
     except (VideoError, LogFileError) as error:
         raise DriveError(str(error)) from error
-    device = _device(source, facts, video, overrides)
     camera = None
+    if main is CABIN_CAMERA:
+        device = None
+        known = CABIN_CAMERAS.get(video.width)
+        if known is not None:
+            cabin = known.at_size(video.width, video.height)
+            camera = (cabin.focal_px, (cabin.cx, cabin.cy))
+    else:
+        device = _device(source, facts, video, overrides)
     if device is not None:
         narrow = device.narrow.at_size(video.width, video.height)
         camera = (narrow.focal_px, (narrow.cx, narrow.cy))
@@ -215,8 +264,8 @@ def open_segment(source: Source, overrides: Overrides) -> Drive:
         drive.wide_camera = pinhole(wide_video, wide.focal_px, (wide.cx, wide.cy))
     drive.notes += _file_notes(source, facts)
     is_preview = source.narrow.name == PREVIEW
-    index = facts.indices.get("qNarrowRoadEncodeIdx" if is_preview else INDICES[0])
-    index = index or facts.indices.get(INDICES[0])
+    index = facts.indices.get("qNarrowRoadEncodeIdx" if is_preview else main.index)
+    index = index or facts.indices.get(main.index)
     if index:
         wide_index = facts.indices.get(INDICES[1], []) if drive.wide_video else None
         drive.shown, notes = schedule(index, wide_index)
@@ -294,4 +343,5 @@ def _gap_notes(frames: Sequence[int]) -> list[str]:
         return []
     parts = spans(lost).split(", ")
     more = f" and {len(parts) - GAPS_NAMED} more gaps" if len(parts) > GAPS_NAMED else ""
-    return [f"The camera lost {len(lost)} frames: {', '.join(parts[:GAPS_NAMED])}{more}."]
+    count = "1 frame" if len(lost) == 1 else f"{len(lost)} frames"
+    return [f"The camera lost {count}: {', '.join(parts[:GAPS_NAMED])}{more}."]

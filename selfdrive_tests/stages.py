@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+# Stages shorter than that are not worth a line.
+SHOWN_S = 0.001
 # What the stages mean, in the order in which they are shown.
 MEANING = {
     "start": "start of the daemon",
@@ -16,6 +18,7 @@ MEANING = {
     "daemon": "the rest of the daemon, and the bus",
     "read": "reading the log back",
     "compare": "comparison",
+    "check": "check of the stated precision",
     "draw": "drawing and encoding the video",
     "report": "plots and page",
 }
@@ -57,7 +60,7 @@ class Stages:
         return [
             (MEANING[stage], f"{self.seconds[stage]:.2f} s, {self.seconds[stage] / total:.0%}")
             for stage in MEANING
-            if stage in self.seconds
+            if self.seconds.get(stage, 0.0) >= SHOWN_S
         ]
 
     @property

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import av
 import numpy as np
 from PIL import Image
+
+from messaging.closing import Closing
 
 # Raw byte streams carry no times. Comma's cameras, which write such files, run at 20 Hz.
 RAW_FORMATS = ("hevc", "h264")
@@ -113,13 +114,50 @@ def _whole_frames(path: Path) -> Iterator[tuple[av.VideoFrame, Fraction | None]]
                 raise damage
 
 
+class ArrayReader(VideoReader):
+    """Pictures in a numpy file, 20 a second: NV12 (N, h * 3 / 2, w) or RGB (N, h, w, 3)."""
+
+    def pictures(self) -> Iterator[Picture]:
+        """Pictures in order; only the one that is asked for is read."""
+        for index, array in enumerate(np.load(self.path, mmap_mode="r", allow_pickle=False)):
+            nv12 = array if array.ndim == 2 else _nv12_of_rgb(np.ascontiguousarray(array))
+            luma = np.array(nv12[: self.height])
+            chroma = np.array(nv12[self.height :]).reshape(self.height // 2, self.width // 2, 2)
+            yield Picture(index, index / float(self.rate), luma, chroma)
+
+
+def _nv12_of_rgb(rgb: np.ndarray) -> np.ndarray:
+    frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format="nv12")
+    return np.asarray(frame.to_ndarray())
+
+
+def open_array(path: Path) -> ArrayReader:
+    """Read the header of a numpy file. Raises VideoError if it holds no pictures."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise VideoError(f"{path} cannot be read as a numpy file ({error}).") from error
+    shape = array.shape
+    rows = shape[1] * 2 // 3 if len(shape) == 3 else shape[1] if len(shape) == 4 else 0
+    whole = (len(shape) == 3 and shape[1] % 3 == 0) or (len(shape) == 4 and shape[3] == 3)
+    even = rows >= 2 and rows % 2 == 0 and shape[2] >= 2 and shape[2] % 2 == 0
+    if array.dtype != np.uint8 or not (whole and even):
+        raise VideoError(
+            f"{path} holds {array.dtype} {shape}; pictures are uint8, NV12 as (frames, height * "
+            "3 / 2, width) or RGB as (frames, height, width, 3), with even sides."
+        )
+    return ArrayReader(path, shape[2], rows, RAW_RATE, shape[0] / float(RAW_RATE), raw=True)
+
+
 def open_video(path: Path) -> VideoReader:
-    """Read the header of a video file.
+    """Read the header of a video file, or of a numpy file of pictures.
 
     Raises VideoError if the file does not exist or holds no video.
     """
     if not path.is_file():
         raise VideoError(f"{path}: no such video file.")
+    if path.suffix == ".npy":
+        return open_array(path)
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -178,7 +216,7 @@ def _reason(error: Exception) -> str:
     return text[:1].lower() + text[1:]
 
 
-class VideoWriter:
+class VideoWriter(Closing):
     """Writes RGB frames as H.264 in an MP4 file that browsers play; a context manager.
 
     One encoder thread: the same frames give the same bytes.
@@ -207,17 +245,6 @@ class VideoWriter:
         """Write what the encoder still holds, and the index."""
         self._container.mux(self._stream.encode(None))
         self._container.close()
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def save_still(path: Path, rgb: np.ndarray) -> None:

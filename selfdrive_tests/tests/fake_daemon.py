@@ -67,6 +67,7 @@ def main() -> None:
     with PubMaster(["modelV2", "drivingModelData", "cameraOdometry"], bus=bus) as publisher:
         client = FrameClient(Stream.NARROW_ROAD, bus=bus)
         client.connect(60)
+        publisher.wait_for_subscribers(timeout=60)
         while True:
             frame = client.receive(1000, newest=False)
             if frame is None:

@@ -48,6 +48,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(job, "describe_model", lambda path: model)
     monkeypatch.setattr(job, "modeld_command", start)
+    monkeypatch.setattr(job, "check_precision", lambda *_: [])
 
 
 def arguments(video: Path, out: Path, *more: str) -> list[str]:
@@ -80,11 +81,16 @@ def test_replaying_again_gives_the_same_video_and_replaces_the_files(
     video: Path, tmp_path: Path, fake: None
 ) -> None:
     out = tmp_path / "out"
-    digests = []
+    digests, pages = [], []
     for _ in range(2):
         assert command.main(arguments(video, out, "--frames", "5")) == 0
         digests.append(hashlib.sha256((out / "plan.mp4").read_bytes()).hexdigest())
+        page = (out / "report.html").read_text(encoding="utf-8")
+        before, _, rest = page.partition("<!-- times: begin -->")
+        pages.append(before + rest.partition("<!-- times: end -->")[2])
     assert digests[0] == digests[1]
+    # Times are in one place; everything else is the same to the byte.
+    assert pages[0] == pages[1] and "Plots" in pages[0]
     assert sorted(path.name for path in out.iterdir()) == [
         "00000000--" + next(out.glob("*--0")).name[10:20] + "--0",
         "modeld.log",
@@ -94,9 +100,13 @@ def test_replaying_again_gives_the_same_video_and_replaces_the_files(
     ]
 
 
-def test_video_and_stills_can_be_left_out(video: Path, tmp_path: Path, fake: None) -> None:
+def test_video_and_stills_can_be_left_out(
+    video: Path, tmp_path: Path, fake: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
-    assert command.main(arguments(video, out, "--no-video", "--start", "0.2")) == 0
+    showing = ["--ui", "--port", "0"]
+    assert command.main(arguments(video, out, "--no-video", "--start", "0.2", *showing)) == 0
+    assert "The viewer is at http://localhost:" in capsys.readouterr().out
     assert not (out / "plan.mp4").exists()
     assert "<video" not in (out / "report.html").read_text(encoding="utf-8")
 

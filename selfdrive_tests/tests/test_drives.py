@@ -270,3 +270,19 @@ def test_scaled_camera_keeps_directions() -> None:
     camera = Camera(256, 128, 455.0, (128.0, 23.8)).scaled(768, 384)
     assert camera.focal_px == 3 * 455
     assert camera.center_px == pytest.approx((3 * 128.5 - 0.5, 3 * 24.3 - 0.5))
+
+
+def test_pictures_in_a_numpy_file_are_a_drive(tmp_path: Path) -> None:
+    nv12 = np.arange(4 * 12 * 16, dtype=np.uint8).reshape(4, 12, 16)
+    np.save(tmp_path / "drive.npy", nv12)
+    drive = open_drive(tmp_path / "drive.npy", Overrides(view="model"))
+    frames = list(drive.frames())
+    assert drive.ticks == 4 and len(frames) == 4
+    assert (frames[2].narrow.luma == nv12[2, :8]).all()
+    assert (frames[2].narrow.chroma == nv12[2, 8:].reshape(4, 8, 2)).all()
+    np.save(tmp_path / "grey.npy", np.full((2, 8, 16, 3), 128, np.uint8))
+    (first, _) = open_drive(tmp_path / "grey.npy", Overrides(view="model")).frames()
+    assert first.narrow.luma == pytest.approx(126, abs=1) and (first.narrow.chroma == 128).all()
+    np.save(tmp_path / "wrong.npy", np.zeros((2, 8, 16, 3), np.float32))
+    with pytest.raises(DriveError, match=r"holds float32 \(2, 8, 16, 3\); pictures are uint8"):
+        open_drive(tmp_path / "wrong.npy", Overrides(view="model"))

@@ -207,6 +207,18 @@ def test_a_foreign_artifact_needs_trust(
     assert f"tinynn trust {artifact}" in capsys.readouterr().err
 
 
+def test_what_two_artifacts_state_of_their_precision_is_checked(
+    road: Path, artifact: Path, tmp_path: Path
+) -> None:
+    """The same artifact under another name: no difference, and both claims hold."""
+    other = shutil.copy(artifact, tmp_path / "other.tnn")
+    out = tmp_path / "out"
+    arguments = [str(road), "--model", str(artifact), "--against", str(other), "-o", str(out)]
+    assert drive_replay([*arguments, "--frames", "4", "--no-video"]) == 0
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert f"Stated precision of outputs holds: at most 0.0e+00 apart in {FRAMES} frames" in page
+
+
 def test_two_drives_at_a_time_compared_with_the_same_artifact(
     road: Path, artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

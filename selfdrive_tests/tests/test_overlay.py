@@ -232,5 +232,5 @@ def test_panel_tells_the_numbers() -> None:
     assert rows["frame 40"] == "2.00 s"
     assert rows["speed"] == "20.0 m/s  72 km/h"
     assert rows["curvature"] == "+0.0010 1/m"
-    assert rows["acceleration"] == "+0.50 m/s²"
+    assert rows["acceleration"] == "+0.50 m/s/s"
     assert "curvature" not in dict(panel_rows(None, PANEL))

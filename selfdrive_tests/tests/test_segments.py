@@ -15,6 +15,7 @@ from messaging import LogWriter, new_message
 from selfdrive_tests import __main__ as command
 from selfdrive_tests import job
 from selfdrive_tests.drives import DriveError, Overrides
+from selfdrive_tests.processes import find_process
 from selfdrive_tests.replay import replay
 from selfdrive_tests.results import read_records
 from selfdrive_tests.segments import Encoded, Source, find_sources, schedule, spans
@@ -54,10 +55,16 @@ def encode(path: Path, pictures: int, size: tuple[int, int] = (128, 96)) -> None
             container.mux(sound.encode(None))
 
 
-def write_log(path: Path, frame_ids: Sequence[int], wide_ids: Sequence[int] = ()) -> None:
+def write_log(
+    path: Path,
+    frame_ids: Sequence[int],
+    wide_ids: Sequence[int] = (),
+    cabin_ids: Sequence[int] = (),
+) -> None:
     """A device's log: its kind, encoder indices, speed (frame id - FIRST_ID) / 10, calibration."""
     cameras = {"narrowRoadEncodeIdx": frame_ids, "qNarrowRoadEncodeIdx": frame_ids}
     cameras |= {"wideRoadEncodeIdx": wide_ids} if wide_ids else {}
+    cameras |= {"cabinEncodeIdx": cabin_ids} if cabin_ids else {}
     with LogWriter(path) as writer:
         first = new_message("initData", valid=True)
         first.initData.deviceType = "neo" if not wide_ids else "tici"
@@ -162,6 +169,21 @@ def test_wide_pictures_are_paired_by_their_time(tmp_path: Path) -> None:
     assert wide == pytest.approx([brightness(i) for i in range(6)], abs=1.0)
     assert drive.wide_camera is not None
     assert drive.wide_camera.focal_px == pytest.approx(567 * 128 / 1928)
+
+
+def test_driver_monitoring_sees_the_cabin_camera(tmp_path: Path) -> None:
+    folder = tmp_path / f"{ROUTE}--2"
+    folder.mkdir()
+    encode(folder / "dcamera.hevc", 5, size=(816, 612))
+    write_log(folder / "rlog.zst", ids(0, 8), cabin_ids=ids(1, 6, lost=(3,)))
+    config = find_process("dmonitoringmodeld")
+    drive = source(folder).open(Overrides(), config)
+    assert [frame.index for frame in drive.frames()] == [0, 1, 3, 4, 5]
+    assert drive.camera.focal_px == 650.0
+    assert drive.notes == ["The camera lost 1 frame: 2."]
+    # The same segment has nothing for modeld.
+    with pytest.raises(DriveError, match=r"has a log but no video: fcamera\.hevc"):
+        source(folder).open(Overrides())
 
 
 def test_video_that_is_shorter_than_its_log_is_noted(segment: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from selfdrive_tests.drives import DriveError, open_drive
 from selfdrive_tests.overlay import Projection
 from selfdrive_tests.pictures import TRUTH_NAME, render
 from selfdrive_tests.plans import FrameRecord
-from selfdrive_tests.report import TRUTH_LABEL, plots
+from selfdrive_tests.plots import TRUTH_LABEL, plots
 from selfdrive_tests.truth import read_truth, truth_file
 
 
