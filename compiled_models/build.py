@@ -10,12 +10,13 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from compiled_models.recipe import Recipe, RecipeError, read_recipe
+from compiled_models.recipe import ANY_TARGET, Camera, Recipe, RecipeError, Source, read_recipe
 
 if TYPE_CHECKING:
     from tinynn import Artifact
+    from tinynn.ir import Graph
 
 RECIPES = Path(__file__).parent / "recipes"
 BUILD = Path(__file__).parent / "build"
@@ -24,15 +25,18 @@ BUILD = Path(__file__).parent / "build"
 def build_onnx(recipe: Recipe, out: Path) -> Path:
     """Write out/<name>.onnx and return its path."""
     path = out / f"{recipe.name}.onnx"
-    if recipe.model is not None:
-        data = recipe.model.read_bytes()
-    else:
-        from compiled_models.standin import Options, build
-
-        assert recipe.standin is not None  # a recipe has one source or the other
-        data = build(recipe.standin, Options(**recipe.options)).SerializeToString()
-    write_whole(path, data)
+    write_whole(path, model_bytes(recipe.source, recipe.options))
     return path
+
+
+def model_bytes(source: Source, options: dict[str, Any]) -> bytes:
+    """The ONNX file of a source; options: of a stand-in."""
+    if source.model is not None:
+        return source.model.read_bytes()
+    from compiled_models.standin import Options, build
+
+    assert source.standin is not None  # a source is one or the other
+    return build(source.standin, Options(**options)).SerializeToString()
 
 
 def build_artifact(recipe: Recipe, onnx_path: Path, out: Path) -> Path:
@@ -43,35 +47,63 @@ def build_artifact(recipe: Recipe, onnx_path: Path, out: Path) -> Path:
     import tinynn
 
     path = out / f"{recipe.name}.tnn"
-    artifact = tinynn.compile(onnx_path, target=",".join(recipe.targets),
+    model = onnx_path if recipe.camera is None else camera_program(recipe, recipe.camera, onnx_path)
+    artifact = tinynn.compile(model, target=",".join(recipe.targets),
                               precision=recipe.precision, threads=recipe.threads,
-                              progress=tell_progress)
+                              state=recipe.state, shapes=recipe.shapes, progress=tell_progress)
     check_budget(recipe, artifact)
     artifact.save(path)
     return path
 
 
+def camera_program(recipe: Recipe, camera: Camera, onnx_path: Path) -> Graph:
+    """The model behind a warp and queues, as one graph. Raises ValueError if they do not fit."""
+    from compiled_models.compose import FRAME_BYTES, compose
+    from tinynn.onnx.reader import import_model
+
+    graphs = [import_model(onnx_path)]
+    graphs += [import_model(model_bytes(source, recipe.options)) for source in camera.more]
+    return compose(graphs, camera.sampling, camera.frame_bytes or FRAME_BYTES)
+
+
 def check_budget(recipe: Recipe, artifact: Artifact) -> None:
     """Raises RecipeError that names every exceeded budget, its value and its line."""
-    if not recipe.budget:
+    if not any(recipe.budget.values()):
         return
-    targets = artifact.manifest["targets"]
-    used = {"kernels": max(len(target["steps"]) for target in targets),
-            "arena_bytes": max(target["arena_nbytes"] for target in targets),
-            "artifact_bytes": len(artifact.to_bytes()),
-            "flop": max(target["expect"]["flop"] for target in targets)}
-    exceeded = [f"{key} is {used[key]} and may be {allowed} (line {budget_line(recipe.path, key)})"
-                for key, allowed in recipe.budget.items() if used[key] > allowed]
+    exceeded = []
+    for position, name in enumerate(recipe.targets):
+        resolved = artifact.manifest["targets"][position]["target"]
+        level = resolved.partition("+")[0]  # without instructions beyond it
+        allowed = {key: value for table in dict.fromkeys((ANY_TARGET, name, level, resolved))
+                   for key, value in recipe.budget.get(table, {}).items()}
+        used = costs(artifact, position) if allowed else {}
+        exceeded += [f"{key} is {used[key]} for {resolved} and may be {value} "
+                     f"(line {budget_line(recipe.path, key, value)})"
+                     for key, value in allowed.items() if used[key] > value]
     if exceeded:
         raise RecipeError(f"{recipe.path}: over budget: {'; '.join(exceeded)}. Make the compiled "
                           "model smaller, or raise the number in that line and say why.")
 
 
-def budget_line(path: Path, key: str) -> int:
-    """The line of the recipe, counted from 1, that sets this budget."""
+def costs(artifact: Artifact, position: int) -> dict[str, int]:
+    """What the target at a position of the artifact costs, by the names of BUDGETS."""
+    from tinynn.explain import explain_artifact
+    from tinynn.runtime.reader import read
+
+    target = artifact.manifest["targets"][position]
+    reader = read(artifact.to_bytes())
+    explained = explain_artifact(reader, reader.manifest.targets[position])
+    return {"kernels": len(target["steps"]), "arena_bytes": target["arena_nbytes"],
+            "artifact_bytes": len(artifact.to_bytes()), "flop": target["expect"]["flop"],
+            "predicted_us": round(explained.ns / 1000)}
+
+
+def budget_line(path: Path, key: str, value: int) -> int:
+    """The line of the recipe, counted from 1, that sets this budget to this value."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    return next(number for number, line in enumerate(lines, 1)
-                if re.search(rf"\b{key}\b[\"']?\s*=", line))
+    found = ((number, re.search(rf"\b{key}\b[\"']?\s*=\s*([\d_]+)", line))
+             for number, line in enumerate(lines, 1))
+    return next(number for number, match in found if match and int(match[1]) == value)
 
 
 def tell_progress(stage: str, seconds: float | None) -> None:

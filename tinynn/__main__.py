@@ -66,6 +66,8 @@ def _show_warning(message: Warning | str, category: type[Warning], filename: str
 def compile_command(args: argparse.Namespace) -> int:
     from tinynn.pipeline import compile as compile_model
 
+    if args.cache is not None:
+        os.environ["TINYDRIVE_CACHE"] = args.cache
     artifact = compile_model(args.model, args.target, args.precision, args.threads,
                              shapes=dict(args.shape), state=dict(args.state), compiler=args.cc,
                              progress=_progress)
@@ -75,13 +77,12 @@ def compile_command(args: argparse.Namespace) -> int:
     reader = read(artifact.to_bytes())
     _debug_file(reader, args.debug)
     if args.graph:
-        target = reader.manifest.targets[0]
-        _save_graph(args.graph, _explain_target(reader, target, args.threads or 1))
+        _save_graph(args.graph, explain.explain_artifact(reader, _target(reader, None)))
     return 0
 
 
 def run_command(args: argparse.Namespace) -> int:
-    with load(args.artifact, args.target, args.threads, args.trust) as runner:
+    with load(args.artifact, args.target, args.threads, args.trust, args.cores) as runner:
         outputs = runner(load_arrays(args.inputs))
         save_arrays(args.outputs, outputs)
         print(f"{args.outputs}: {', '.join(outputs)}")
@@ -111,7 +112,7 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
 
 
 def verify_command(args: argparse.Namespace) -> int:
-    with load(args.artifact, args.target, args.threads, args.trust) as runner:
+    with load(args.artifact, args.target, args.threads, args.trust, args.cores) as runner:
         print(f"{args.artifact}: structure and hashes are sound")
         results = runner.verify()
         print(f"{'seed':>4}  {'error':>9}  {'allowed':>9}  result  output")
@@ -132,6 +133,8 @@ def inspect_command(args: argparse.Namespace) -> int:
         reader = read(args.file)
         size = args.file.stat().st_size
         print("\n".join(describe_artifact(reader.json, reader.sha256, size)))
+        if args.kernels:
+            _write_kernels(reader, args)
         _debug_file(reader, args.debug)
         return 0
     from tinynn.inspect import describe
@@ -139,6 +142,14 @@ def inspect_command(args: argparse.Namespace) -> int:
 
     print(describe(import_model(args.file, shapes=dict(args.shape) or None)))
     return 0
+
+
+def _write_kernels(reader: Reader, args: argparse.Namespace) -> None:
+    from tinynn.opencl.dump import write_kernels
+
+    target = _target(reader, args.target or "opencl")
+    count = write_kernels(target, reader.text(target.source), args.kernels)
+    print(f"{args.kernels}: {count} kernels of {target.target}, {len(target.steps)} launches")
 
 
 def _is_artifact(path: Path) -> bool:
@@ -183,8 +194,15 @@ def describe_artifact(manifest: dict[str, Any], sha256: str, file_nbytes: int) -
 
 def explain_command(args: argparse.Namespace) -> int:
     explanation = _explain_file(args) if _is_artifact(args.file) else _explain_model(args)
+    _debug(explanation, args.debug)
     if args.json:
         print(json.dumps(explain.as_data(explanation)))
+    elif args.kernel is not None:
+        if not 0 <= args.kernel < len(explanation.rows):
+            raise ValueError(f"{args.file}: there is no kernel {args.kernel}; it has "
+                             f"{len(explanation.rows)}, counted from 0.")
+        print("\n".join([*explain.details(explanation, args.kernel), "",
+                         explanation.rows[args.kernel].source]))
     else:
         print("\n".join(explain.table(explanation)))
     if args.graph:
@@ -194,50 +212,47 @@ def explain_command(args: argparse.Namespace) -> int:
 
 def _explain_file(args: argparse.Namespace) -> explain.Explanation:
     if args.measure:
-        with load(args.file, args.target, args.threads, args.trust) as runner:
-            _debug_run(runner, args.file, args.debug)
+        with load(args.file, args.target, args.threads, args.trust, args.cores) as runner:
             return _explain_run(runner, args.file, MEASURED_RUNS)
     reader = read(args.file)
-    targets = {target.target: target for target in reader.manifest.targets}
-    if args.target not in (None, "cpu", *targets):
-        raise ArtifactError(f"{args.file}: it has no target {args.target}, only "
-                            f"{', '.join(targets)}. Choose one of these.")
-    target = targets.get(args.target) or reader.manifest.targets[0]
-    _debug_file(reader, args.debug)
-    return _explain_target(reader, target, args.threads or reader.manifest.threads or 1)
+    return explain.explain_artifact(reader, _target(reader, args.target), args.threads)
+
+
+def _target(reader: Reader, wanted: str | None) -> Target:
+    """The target of this name, or the first of a kind ("cpu", "opencl"); None: the first."""
+    found = [t for t in reader.manifest.targets
+             if wanted in (None, t.target, t.target.partition(":")[0])]
+    if not found:
+        names = ", ".join(target.target for target in reader.manifest.targets)
+        raise ArtifactError(f"{reader.name}: it has no target {wanted}, only {names}. Choose one "
+                            "of these.")
+    return found[0]
 
 
 def _explain_model(args: argparse.Namespace) -> explain.Explanation:
-    """Everything is worked out anew, with the reasons of fusion; code only to measure it."""
+    """Everything is worked out anew; code only to measure it."""
     from tinynn.onnx.reader import import_model
 
     graph = import_model(args.file, shapes=dict(args.shape) or None)
     threads = args.threads or 1
-    explanation = explain.explain_graph(graph, args.target or "cpu", threads)
+    explanation = explain.explain_graph(graph, args.target or "cpu", threads, args.precision)
     if args.measure:
-        from tinynn.bench import profile_kernels
         from tinynn.compiler import lower
         from tinynn.evaluate import in_memory
 
-        with in_memory(graph, lower(graph, args.target or "cpu"), threads) as runner:
-            times = [kernel.ns for kernel in profile_kernels(runner, MEASURED_RUNS)]
+        code = lower(graph, args.target or "cpu", args.precision)
+        with in_memory(graph, code, threads) as runner:
+            times = explain.step_times(runner, MEASURED_RUNS)
         explanation = explanation.with_times(times)
     return explanation
 
 
-def _explain_target(reader: Reader, target: Target, threads: int) -> explain.Explanation:
-    source = str(reader.blob(target.source), "utf-8", "replace")
-    return explain.explain_target(reader.manifest.name, target, source, threads)
-
-
 def _explain_run(runner: Runner, path: Path, runs: int) -> explain.Explanation:
     """The kernels of a loaded artifact with their median times."""
-    from tinynn.bench import profile_kernels
-
     reader = read(path)
     target = next(t for t in reader.manifest.targets if t.target == runner.target)
-    times = [kernel.ns for kernel in profile_kernels(runner, runs)]
-    return _explain_target(reader, target, runner.threads).with_times(times)
+    times = explain.step_times(runner, runs)
+    return explain.explain_artifact(reader, target, runner.threads).with_times(times)
 
 
 def diff_command(args: argparse.Namespace) -> int:
@@ -258,28 +273,12 @@ def _save_graph(path: Path, explanation: explain.Explanation) -> None:
 def bench_command(args: argparse.Namespace) -> int:
     from tinynn import bench
 
-    if args.peers or not _is_artifact(args.artifact):
-        peers = bench.bench_peers(args.artifact, args.against, threads=args.threads, runs=args.runs,
-                                  target=args.target, trust=args.trust, shapes=dict(args.shape))
-        print(json.dumps(bench.peer_summary(peers)) if args.json
-              else "\n".join(bench.peer_lines(peers)))
-        return 0
-    with load(args.artifact, args.target, args.threads, args.trust) as runner:
-        kernels = bench.profile_kernels(runner, min(args.runs, 20))
-        timings = bench.compare(runner, args.artifact, args.against, runner.threads, args.runs,
-                                trust=args.trust)
-        top = sorted(kernels, key=lambda kernel: -kernel.ns)[:args.top]
-        if args.json:
-            print(json.dumps({
-                "target": runner.target, "threads": runner.threads,
-                **dict(zip(("tinynn", "onnxruntime"), map(bench.summary, timings), strict=False)),
-                "kernels": [{"kernel": k.step.kernel, "ns": k.ns, "gflops": k.gflops,
-                             "gbytes_per_s": k.gbytes_per_s, "share": k.share} for k in top]}))
-        else:
-            print(f"{args.artifact} on {runner.target}")
-            print("\n".join([*bench.report(timings, runner.threads), "",
-                             *bench.kernel_lines(top)]))
-        _debug_run(runner, args.artifact, args.debug)
+    peers = bool(args.peers or args.against) or not _is_artifact(args.artifact)
+    comparison = bench.bench_peers(
+        args.artifact, args.against, peers=peers, threads=args.threads, runs=args.runs,
+        target=args.target, trust=args.trust, shapes=dict(args.shape), precision=args.precision)
+    print(json.dumps(bench.peer_summary(comparison)) if args.json
+          else "\n".join(bench.peer_lines(comparison)))
     return 0
 
 
@@ -300,17 +299,18 @@ def _progress(stage: str, seconds: float | None) -> None:
 def _debug_run(runner: Runner, path: Path, level: int) -> None:
     """What $DEBUG asks to see of an artifact that is loaded, with the times of one run."""
     if level:
-        lines = explain.debug_lines(_explain_run(runner, path, runs=1), runner.source, level)
-        print("\n".join(lines), file=sys.stderr)
+        _debug(_explain_run(runner, path, runs=1), level)
 
 
 def _debug_file(reader: Reader, level: int) -> None:
-    """The same for an artifact that is not run: no times, and the compiler that built it."""
+    """The same for an artifact that is not run, without times."""
     for target in reader.manifest.targets if level else ():
-        explanation = _explain_target(reader, target, reader.manifest.threads or 1)
-        source = str(reader.blob(target.source), "utf-8", "replace")
-        print("\n".join([f"built by {target.toolchain}",
-                         *explain.debug_lines(explanation, source, level)]), file=sys.stderr)
+        _debug(explain.explain_artifact(reader, target), level)
+
+
+def _debug(explanation: explain.Explanation, level: int) -> None:
+    for line in explain.debug_lines(explanation, level):
+        print(line, file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -341,7 +341,9 @@ def _parser() -> argparse.ArgumentParser:
                          metavar="INPUT=OUTPUT", help="an input that takes this output's value "
                          "after every run and starts at zero; may be repeated")
     command.add_argument("--cc", metavar="COMPILER", help="a C compiler to use instead of the "
-                         "pinned one")
+                         "pinned one; $TINYNN_CC sets the same")
+    command.add_argument("--cache", metavar="FOLDER", help="where results of the C compiler are "
+                         "kept, \"\" for nowhere; $TINYDRIVE_CACHE sets the same")
 
     command = add("run", run_command, "Run an artifact once on arrays from a file.")
     _add_artifact(command)
@@ -354,12 +356,18 @@ def _parser() -> argparse.ArgumentParser:
 
     command = add("inspect", inspect_command, "Describe a model or an artifact.")
     command.add_argument("file", type=Path, metavar="MODEL|FILE")
+    command.add_argument("--kernels", type=Path, metavar="DIR", help="write the source of every "
+                         "kernel of an OpenCL target to this folder, and launches.json")
+    command.add_argument("--target", help="whose kernels (default: the first OpenCL target)")
     _add_shape(command)
 
     command = add("explain", explain_command, "A row per kernel: cost, what binds it, schedule; "
                   "for a model also why each result is stored.")
     command.add_argument("file", type=Path, metavar="MODEL|FILE")
     command.add_argument("--measure", action="store_true", help="run it and show measured times")
+    command.add_argument("--kernel", type=int, metavar="N", help="all about kernel number N: its "
+                         "buffers, neighbours, source")
+    command.add_argument("--precision", default="f32", help="of a model (default %(default)s)")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     _add_running(command)
     _add_shape(command)
@@ -378,12 +386,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_shape(command)
     command.add_argument("--peers", action="store_true", help="a table with onnxruntime and "
                          "OpenVINO, where they are installed, at one and two threads")
+    command.add_argument("--precision", default="f32", help="of a model, and of the peers: f32 or "
+                         "bf16 (default %(default)s)")
     command.add_argument("--runs", type=_positive, default=100)
-    command.add_argument("--top", type=int, default=15, help="slowest kernels to show")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     command.add_argument("--against", type=Path, metavar="MODEL.onnx",
-                         help="measure onnxruntime on this model in turn; with --peers: the "
-                         "artifact's model (default: the one beside it)")
+                         help="the artifact's model, for the peers (default: the one beside it)")
 
     command = add("trust", trust_command, "Check an artifact and trust its machine code.")
     command.add_argument("artifact", type=Path, metavar="FILE")
@@ -396,16 +404,19 @@ def _add_artifact(command: argparse.ArgumentParser) -> None:
 
 
 def _add_running(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--target", help="which of the artifact's targets (default: the best)")
+    command.add_argument("--target", help="which of the artifact's targets, or several in order of "
+                         "preference, as opencl,cpu (default: the best)")
     command.add_argument("--threads", type=int, help="default: the artifact's, else up to 2")
+    command.add_argument("--cores", type=_cores, default=(), metavar="2,3", help="a core for every "
+                         "thread; default: the system decides")
     command.add_argument("--trust", action="store_true",
                          help="run its machine code this once without asking the lists of trust")
 
 
 def _add_shape(command: argparse.ArgumentParser) -> None:
     command.add_argument("--shape", type=_shape, action="append", default=[],
-                         metavar="INPUT=1x3x128x256", help="shape of an input that the model "
-                         "leaves open; may be repeated")
+                         metavar="INPUT=1x3x128x256", help="shape of an input, or length of a "
+                         "named dimension, that the model leaves open; may be repeated")
 
 
 def _add_graph(command: argparse.ArgumentParser) -> None:
@@ -427,6 +438,16 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
     if not all(dim.isdecimal() for dim in dims):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=SIZExSIZE...")
     return name, tuple(int(dim) for dim in dims)
+
+
+def _cores(text: str) -> tuple[int, ...]:
+    return tuple(_number(part) for part in text.split(","))
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 2,3")
+    return int(text)
 
 
 def _positive(text: str) -> int:

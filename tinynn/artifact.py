@@ -4,6 +4,7 @@ The same program gives the same bytes: no times, no paths, no names of machines 
 """
 from __future__ import annotations
 
+import bz2
 import os
 import tempfile
 import warnings
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tinynn import __version__
-from tinynn.program import Buffer, Program, TargetCode, TensorSpec
+from tinynn.program import Program, TargetCode, TensorSpec
 from tinynn.runtime.golden import Arrays, as_numbers
 from tinynn.runtime.layout import (
     BLOB_ALIGN,
@@ -30,9 +31,11 @@ from tinynn.runtime.layout import (
     canonical_json,
     sha256_hex,
 )
-from tinynn.runtime.manifest import nbytes_of
+from tinynn.runtime.manifest import PACKED_KINDS, nbytes_of
 from tinynn.runtime.reader import read
 from tinynn.runtime.trust import trust
+
+GOLDEN_NBYTES = 4096  # of values that must be met exactly: above this only their hash is stored
 
 
 @dataclass(frozen=True)
@@ -114,9 +117,9 @@ def build(program: Program, golden: Sequence[GoldenVector], threads: int | None 
         "compiler": {"version": f"tinydrive {__version__}"},
         "model": {"name": program.name, "source_sha256": program.source_sha256,
                   "metadata": program.metadata, "options": program.options},
-        "io": {"inputs": [_spec(spec) for spec in program.inputs],
-               "state": [_spec(spec) for spec in program.state],
-               "outputs": [_spec(spec) for spec in program.outputs],
+        "io": {"inputs": [asdict(spec) for spec in program.inputs],
+               "state": [asdict(spec) for spec in program.state],
+               "outputs": [asdict(spec) for spec in program.outputs],
                "carry": program.carry},
         "threads": threads,
         "limits": {"memory_nbytes": max((_memory(program, code) for code in program.targets),
@@ -129,30 +132,29 @@ def build(program: Program, golden: Sequence[GoldenVector], threads: int | None 
 
 @dataclass
 class _Blobs:
-    """Blobs in file order, with their kinds and hashes; equal content is stored once."""
+    """Blobs in file order as they will be stored, and what the manifest says of each but its
+    offset; equal ones are stored once."""
 
-    kinds: list[str] = field(default_factory=list)
-    hashes: list[str] = field(default_factory=list)
-    contents: list[bytes] = field(default_factory=list)
-    index: dict[tuple[str, str], int] = field(default_factory=dict)
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    stored: list[bytes] = field(default_factory=list)
 
     def add(self, kind: str, content: bytes) -> int:
-        sha256 = sha256_hex(content)
-        if (kind, sha256) not in self.index:
-            self.index[kind, sha256] = len(self.contents)
-            self.kinds.append(kind)
-            self.hashes.append(sha256)
-            self.contents.append(content)
-        return self.index[kind, sha256]
+        packed = kind in PACKED_KINDS
+        data = bz2.compress(content) if packed else content
+        entry = {"kind": kind, "nbytes": len(data), "sha256": sha256_hex(data),
+                 "unpacked_nbytes": len(content) if packed else None}
+        if entry not in self.entries:
+            self.entries.append(entry)
+            self.stored.append(data)
+        return self.entries.index(entry)
 
     def table(self, start: int) -> list[dict[str, Any]]:
         """Manifest entries if the first blob may begin at byte `start`."""
         entries, end = [], start
-        for kind, sha256, content in zip(self.kinds, self.hashes, self.contents, strict=True):
+        for entry in self.entries:
             offset = align(end, BLOB_ALIGN)
-            end = offset + len(content)
-            entries.append({"kind": kind, "offset": offset, "nbytes": len(content),
-                            "sha256": sha256})
+            end = offset + entry["nbytes"]
+            entries.append({**entry, "offset": offset})
         return entries
 
 
@@ -176,17 +178,9 @@ def _lay_out(manifest: dict[str, Any], blobs: _Blobs) -> bytes:
                     bytes.fromhex(sha256_hex(text)))
     data[:HEADER_NBYTES] = header.pack()
     data[HEADER_NBYTES:HEADER_NBYTES + len(text)] = text
-    for entry, content in zip(entries, blobs.contents, strict=True):
-        data[entry["offset"]:entry["offset"] + len(content)] = content
+    for entry, stored in zip(entries, blobs.stored, strict=True):
+        data[entry["offset"]:entry["offset"] + len(stored)] = stored
     return bytes(data)
-
-
-def _spec(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)}
-
-
-def _buffer(buffer: Buffer) -> dict[str, Any]:
-    return {**asdict(buffer), "shape": list(buffer.shape)}
 
 
 def _memory(program: Program, code: TargetCode) -> int:
@@ -213,9 +207,8 @@ def _target(code: TargetCode, blobs: _Blobs) -> dict[str, Any]:
         "code": blobs.add("code", code.code),
         "source": blobs.add("source", code.source.encode()),
         "arena_nbytes": code.arena_nbytes, "weights_nbytes": _weights_nbytes(code),
-        "buffers": [_buffer(buffer) for buffer in code.buffers],
-        "steps": [{**asdict(s), "args": list(s.args), "writes": list(s.writes)}
-                  for s in code.steps],
+        "buffers": [asdict(buffer) for buffer in code.buffers],
+        "steps": [asdict(step) for step in code.steps],
         "table": table,
         "expect": {"steps": len(code.steps), "flop": sum(s.flop for s in code.steps),
                    "nbytes": sum(s.nbytes for s in code.steps)},
@@ -224,7 +217,8 @@ def _target(code: TargetCode, blobs: _Blobs) -> dict[str, Any]:
 
 def _golden(outputs: Sequence[TensorSpec], golden: Sequence[GoldenVector],
             blobs: _Blobs) -> dict[str, Any]:
-    """Floats are stored as f32, everything else in its own dtype."""
+    """Floats are stored as f32, everything else in its own dtype; many values that must be met
+    exactly, such as pictures in a state, as their hash."""
     runs, pieces, end = [], [], 0
     for vector in golden:
         entries = []
@@ -233,10 +227,13 @@ def _golden(outputs: Sequence[TensorSpec], golden: Sequence[GoldenVector],
             values = as_numbers(vector.outputs[spec.name], spec.dtype) if stored == "f32" else (
                 vector.outputs[spec.name])
             data = np.ascontiguousarray(values, dtype=DTYPES[stored]).tobytes()
-            entries.append({"name": spec.name, "dtype": stored, "offset": end,
-                            "tolerance": vector.tolerance[spec.name]})
-            padded = align(len(data), MEMORY_ALIGN)
-            pieces.append(data + bytes(padded - len(data)))
-            end += padded
+            tolerance = vector.tolerance[spec.name]
+            hashed = tolerance == 0 and stored == spec.dtype and len(data) > GOLDEN_NBYTES
+            entries.append({"name": spec.name, "dtype": stored, "offset": 0 if hashed else end,
+                            "tolerance": tolerance, "sha256": sha256_hex(data) if hashed else None})
+            if not hashed:
+                padded = align(len(data), MEMORY_ALIGN)
+                pieces.append(data + bytes(padded - len(data)))
+                end += padded
         runs.append({"seed": vector.seed, "outputs": entries})
     return {"blob": blobs.add("golden", b"".join(pieces)), "runs": runs}

@@ -1,8 +1,8 @@
-"""How fast, how much memory: of an artifact, of its kernels, and beside other runtimes.
+"""How fast, how much memory: of an artifact, and beside other runtimes.
 
-    tinynn bench FILE [--against MODEL.onnx]       one artifact, and its kernels
+    tinynn bench FILE                              one artifact
     tinynn bench MODEL.onnx|FILE --peers           beside onnxruntime and OpenVINO, if installed
-    python -m tinynn.bench FOLDER [--markdown F]   all models of a folder: bench_page.py
+    python -m tinynn.bench FOLDER... --markdown F  all models of folders: bench_page.py
 
 Every measured engine runs in a process of its own. They take turns in blocks of runs, so that a
 busy machine slows all; who is not measured is stopped, so that waiting threads take no core.
@@ -18,15 +18,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tinynn.program import Step, TensorSpec
-from tinynn.runtime import Runner
-from tinynn.runtime.golden import sample_inputs
+from tinynn.program import TensorSpec
+from tinynn.runtime.golden import Array
 from tinynn.runtime.host import cores_available
 from tinynn.runtime.layout import MAGIC
 from tinynn.runtime.reader import read
@@ -34,7 +33,9 @@ from tinynn.runtime.reader import read
 WARM_UP_RUNS = 3
 WARM_UP_IN_BLOCK = 1  # the caches hold what another process left
 BLOCKS = 10
-PEERS: tuple[str, ...] = ("onnxruntime", "openvino")
+# Who computes in a precision; elsewhere onnxruntime would fall back to f32.
+PEERS: dict[str, tuple[str, ...]] = {"f32": ("onnxruntime", "openvino", "tinygrad"),
+                                     "bf16": ("openvino",)}
 
 
 @dataclass(frozen=True)
@@ -57,30 +58,15 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class KernelTime:
-    """Median time of one step and what follows from it."""
-
-    step: Step
-    ns: float
-    share: float
-
-    @property
-    def gflops(self) -> float:
-        return self.step.flop / self.ns if self.ns else 0.0
-
-    @property
-    def gbytes_per_s(self) -> float:
-        return self.step.nbytes / self.ns if self.ns else 0.0
-
-
-@dataclass(frozen=True)
 class Contender:
-    """What is measured: a file and who runs it. target, trust: for artifacts."""
+    """What is measured: a file and who runs it. target, trust: for artifacts; they know their
+    precision."""
 
     engine: str
     path: Path
     target: str | None = None
     trust: bool = False
+    precision: str = "f32"
 
 
 class Worker:
@@ -105,6 +91,15 @@ class Worker:
         self._process.send_signal(signal.SIGCONT)
         reply = self._ask({"runs": runs, "warm": warm})
         return reply["ns"], reply["peak"]
+
+    def outputs(self) -> list[Array]:
+        """What the model gives, in its order."""
+        self._process.send_signal(signal.SIGCONT)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "outputs.npz"
+            self._ask({"save": str(path)})
+            with np.load(path) as archive:
+                return [archive[name] for name in archive.files]
 
     def close(self) -> None:
         """End the process."""
@@ -154,6 +149,19 @@ def measure(workers: Sequence[Worker], runs: int) -> list[Timing]:
 
 
 @contextlib.contextmanager
+def competition() -> Iterator[None]:
+    """A process that computes without a pause for every core, as long as this lasts."""
+    script = "while True: pass"
+    busy = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(cores_available())]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
 def closing(workers: list[Worker]) -> Iterator[list[Worker]]:
     """The list, whose workers are ended afterwards."""
     try:
@@ -163,28 +171,21 @@ def closing(workers: list[Worker]) -> Iterator[list[Worker]]:
             worker.close()
 
 
-def compare(runner: Runner, path: Path, model: Path | None, threads: int, runs: int,
-            trust: bool = False) -> list[Timing]:
-    """Timing of the artifact at `path`, followed by onnxruntime's if its model is given."""
-    specs = [*runner.inputs.values(), *runner.state.values()]
-    with closing([]) as workers:
-        workers.append(Worker(Contender("tinynn", path, runner.target, trust), threads, specs))
-        if model is not None:
-            workers.append(Worker(Contender("onnxruntime", model), threads, specs))
-        return measure(workers, runs)
-
-
 @dataclass(frozen=True)
 class Comparison:
     """One model in all runtimes.
 
     timings: engine -> number of threads -> Timing. versions: engine -> text.
     absent: engine, and the number of threads if it is not all -> why it was not measured.
+    errors: engine -> largest error over largest value of an output, of the worst output, against
+    onnxruntime's f32; measured for reduced precisions.
     """
 
     timings: dict[str, dict[int, Timing]]
     versions: dict[str, str]
     absent: dict[str, str]
+    precision: str = "f32"
+    errors: dict[str, float] = field(default_factory=dict)
 
     def ratio(self, threads: int) -> float | None:
         """Our median time over that of the faster peer; None if there is none."""
@@ -193,24 +194,29 @@ class Comparison:
         return self.timings["tinynn"][threads].median / min(peers) if peers else None
 
 
-def compare_peers(artifact: Path, model: Path, threads: Sequence[int], runs: int,
-                  target: str | None = None, trust: bool = False) -> Comparison:
+def compare_peers(artifact: Path, model: Path | None, threads: Sequence[int], runs: int,
+                  target: str | None = None, trust: bool = False,
+                  precision: str = "f32") -> Comparison:
     """Measure an artifact and every installed peer on its model, for each number of threads.
 
-    A peer that is not installed, or fails on the model, is named in `absent`.
+    model: None measures the artifact alone. precision: the artifact's, and that of the peers. A
+    peer that is not installed, or fails on the model, is named in `absent`.
     """
     manifest = read(artifact).manifest
     specs = [*manifest.inputs, *manifest.state]
-    installed = [peer for peer in PEERS if importlib.util.find_spec(peer) is not None]
-    result = Comparison({}, {}, {peer: "it is not installed" for peer in PEERS
-                                 if peer not in installed})
+    peers = PEERS.get(precision, ()) if model is not None else ()
+    installed = [peer for peer in peers if importlib.util.find_spec(peer) is not None]
+    result = Comparison({}, {}, {peer: "it is not installed" for peer in peers
+                                 if peer not in installed}, precision)
     for count in threads:
         ours = Worker(Contender("tinynn", artifact, target, trust), count, specs)
         with closing([ours]) as workers:
             engines = ["tinynn"]
             for peer in installed:
+                assert model is not None
                 try:
-                    workers.append(Worker(Contender(peer, model), count, specs))
+                    contender = Contender(peer, model, precision=precision)
+                    workers.append(Worker(contender, count, specs))
                     engines.append(peer)
                 except RuntimeError as error:
                     result.absent[f"{peer}, {_threads(count)}"] = str(error)
@@ -218,32 +224,56 @@ def compare_peers(artifact: Path, model: Path, threads: Sequence[int], runs: int
                                               strict=True):
                 result.timings.setdefault(engine, {})[count] = timing
                 result.versions[engine] = worker.version
+            if precision != "f32" and model is not None and not manifest.state:
+                result.errors.update(_errors(dict(zip(engines, workers, strict=True)), model,
+                                             specs))
     return result
+
+
+def _errors(workers: Mapping[str, Worker], model: Path, specs: Sequence[TensorSpec]
+            ) -> dict[str, float]:
+    """Engine -> error against onnxruntime, where that is installed and runs the model."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return {}
+    with closing([Worker(Contender("onnxruntime", model), 1, specs)]) as (reference,):
+        want = reference.outputs()
+    return {engine: max(_error(a, b) for a, b in zip(worker.outputs(), want, strict=True))
+            for engine, worker in workers.items()}
+
+
+def _error(got: Array, want: Array) -> float:
+    difference = np.abs(got.astype(np.float64) - want).max(initial=0.0)
+    return float(difference / max(np.abs(want).max(initial=0.0), np.finfo(np.float32).tiny))
 
 
 def _threads(count: int) -> str:
     return f"{count} thread" if count == 1 else f"{count} threads"
 
 
-def bench_peers(path: Path, against: Path | None = None, *, threads: int | None = None,
-                runs: int = 100, target: str | None = None, trust: bool = False,
-                shapes: Mapping[str, Sequence[int]] | None = None) -> Comparison:
+def bench_peers(path: Path, against: Path | None = None, *, peers: bool = True,
+                threads: int | None = None, runs: int = 100, target: str | None = None,
+                trust: bool = False, shapes: Mapping[str, Sequence[int]] | None = None,
+                precision: str = "f32") -> Comparison:
     """Compare a model, or an artifact and the model it was compiled from, with the peers.
 
-    threads: None measures one and two. Raises ValueError if the artifact's model is not found.
+    peers: False measures an artifact alone. threads: None measures one and two. Raises ValueError
+    if the artifact's model is not found.
     """
     counts = [threads] if threads else sorted({1, min(2, cores_available())})
     with path.open("rb") as file:
         is_artifact = file.read(len(MAGIC)) == MAGIC
     if is_artifact:
-        return compare_peers(path, source_model(path, against), counts, runs, target, trust)
+        (precision, *_) = (t.precision for t in read(path).manifest.targets)
+        model = source_model(path, against) if peers else None
+        return compare_peers(path, model, counts, runs, target, trust, precision)
     from tinynn.pipeline import compile as compile_model
 
     with tempfile.TemporaryDirectory() as folder:
         # Trust is given for this run: a measurement should leave nothing behind.
         artifact = Path(folder) / f"{path.stem}.tnn"
-        artifact.write_bytes(compile_model(path, target or "cpu", shapes=shapes).to_bytes())
-        return compare_peers(artifact, path, counts, runs, trust=True)
+        compiled = compile_model(path, target or "cpu", precision, shapes=shapes)
+        artifact.write_bytes(compiled.to_bytes())
+        return compare_peers(artifact, path, counts, runs, trust=True, precision=precision)
 
 
 def source_model(artifact: Path, against: Path | None) -> Path:
@@ -260,22 +290,26 @@ def source_model(artifact: Path, against: Path | None) -> Path:
 
 
 def peer_lines(comparison: Comparison) -> list[str]:
-    """A table for people: medians for each number of threads, load time and peak memory."""
+    """A table for people: medians and 99th percentiles for each number of threads, load time and
+    peak memory."""
     counts = list(comparison.timings["tinynn"])
-    heads = "".join(f"{_threads(n):>12}" for n in counts)
+    heads = "".join(f"{_threads(n):>12}{'p99':>10}" for n in counts)
     lines = [f"{'runtime':<14}{'version':<12}{heads}{'first ms':>12}{'peak MiB':>12}"]
     for engine, times in comparison.timings.items():
-        medians = "".join(f"{times[n].median:>12.3f}" if n in times else f"{'-':>12}"
-                          for n in counts)
+        medians = "".join(f"{times[n].median:>12.3f}{times[n].p99:>10.3f}" if n in times
+                          else f"{'-':>12}{'-':>10}" for n in counts)
         last = times[max(times)]
         lines.append(f"{engine:<14}{comparison.versions[engine]:<12}{medians}{last.first:>12.0f}"
                      f"{last.peak_nbytes / 2**20:>12.0f}")
     ratios = [comparison.ratio(n) for n in counts]
-    lines.append(f"{'ratio':<26}" + "".join(f"{'-':>12}" if r is None else f"{r:>12.3f}"
-                                           for r in ratios) + "  of the faster peer's time")
+    if any(ratios):
+        cells = "".join(f"{'-' if r is None else format(r, '.3f'):>12}{'':10}" for r in ratios)
+        lines.append(f"{'ratio':<26}{cells}  of the faster peer's time")
     lines += [f"{engine}: not measured, {why}" for engine, why in comparison.absent.items()]
-    return [*lines, "Medians in ms; f32; first: from opening the file to the first output; peak "
-            "memory with Python and libraries."]
+    lines += [f"{engine}: error {error:.1e} of the largest value, against onnxruntime's f32"
+              for engine, error in comparison.errors.items()]
+    return [*lines, f"Medians in ms; {comparison.precision}; first: from opening the file to the "
+            "first output; peak memory with Python and libraries."]
 
 
 def peer_summary(comparison: Comparison) -> dict[str, Any]:
@@ -284,36 +318,8 @@ def peer_summary(comparison: Comparison) -> dict[str, Any]:
     return {"engines": {engine: {"version": comparison.versions[engine],
                                  "threads": {str(n): summary(t) for n, t in times.items()}}
                         for engine, times in comparison.timings.items()},
-            "ratio": {str(n): comparison.ratio(n) for n in counts}, "absent": comparison.absent}
-
-
-def profile_kernels(runner: Runner, runs: int) -> list[KernelTime]:
-    """Median time of every step, in the order of the steps."""
-    inputs = sample_inputs(runner.inputs.values(), seed=0)
-    runner.profile(inputs)
-    ns = np.median([runner.profile(inputs) for _ in range(runs)], axis=0)
-    total = float(ns.sum()) or 1.0
-    return [KernelTime(step, float(t), float(t) / total)
-            for step, t in zip(runner.steps, ns, strict=True)]
-
-
-def kernel_lines(kernels: Iterable[KernelTime]) -> list[str]:
-    """A table for people, one line per kernel."""
-    lines = [f"{'kernel':<40}{'us':>10}{'GFLOPS':>9}{'GB/s':>8}{'share':>8}"]
-    lines += [f"{k.step.kernel[:39]:<40}{k.ns / 1e3:>10.1f}{k.gflops:>9.1f}"
-              f"{k.gbytes_per_s:>8.1f}{k.share:>8.1%}" for k in kernels]
-    return lines
-
-
-def report(timings: Sequence[Timing], threads: int) -> list[str]:
-    """Lines for people: ours, and if there is a second timing onnxruntime's and the ratio."""
-    lines = [f"{name:<12} median {t.median:.3f} ms, p99 {t.p99:.3f}, min {t.minimum:.3f} "
-             f"({t.runs} runs, {threads} threads), peak memory {t.peak_nbytes / 2**20:.0f} MiB"
-             for name, t in zip(("tinynn", "onnxruntime"), timings, strict=False)]
-    if len(timings) == 2:
-        ratio = timings[0].median / timings[1].median
-        lines.append(f"{'ratio':<12} {ratio:.3f} of onnxruntime's time")
-    return lines
+            "ratio": {str(n): comparison.ratio(n) for n in counts}, "absent": comparison.absent,
+            "precision": comparison.precision, "errors": comparison.errors}
 
 
 def summary(timing: Timing) -> dict[str, float]:

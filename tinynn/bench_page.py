@@ -1,39 +1,54 @@
-"""docs/benchmarks.md: every model of a folder, compiled and measured beside other runtimes.
+"""docs/benchmarks.md: every model of some folders, compiled and measured beside other runtimes.
 
-    python -m tinynn.bench FOLDER [--markdown docs/benchmarks.md]
+    python -m tinynn.bench FOLDER [OTHERS...] [--markdown docs/benchmarks.md]
 
-One order, one format: two pages differ in what was measured and in nothing else.
+Models of the first folder are measured in all ways, those of others for their time only; a
+file that was there already is left out. One order, one format: two pages differ in what was
+measured and in nothing else.
 """
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
 import importlib.metadata
 import os
 import platform
 import re
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import tokenize
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
 
-from tinynn.bench import Comparison, Contender, Timing, Worker, closing, compare_peers
+from tinynn.bench import (
+    Comparison,
+    Contender,
+    Timing,
+    Worker,
+    bench_peers,
+    closing,
+    compare_peers,
+    competition,
+)
 from tinynn.inspect import costs
+from tinynn.machine import TargetError
 from tinynn.onnx.reader import import_model
 from tinynn.pipeline import compile as compile_model
 from tinynn.runtime import host
 from tinynn.runtime.reader import read
 
 THREADS = (1, 2)
-TITLES = {"tinynn": "ours", "onnxruntime": "onnxruntime", "openvino": "OpenVINO"}
+TITLES = {"tinynn": "ours", "onnxruntime": "onnxruntime", "openvino": "OpenVINO",
+          "tinygrad": "tinygrad"}
 LOADS = 3  # processes that are started for one load time; the fastest counts
 # Features of CPUs that decide how fast such models run, as Linux names them.
 _FEATURES = ("avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16",
@@ -44,12 +59,14 @@ _FEATURES = ("avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx51
 class Compiled:
     """What compiling one model took and gave.
 
-    seconds: with an empty cache, golden vectors included; again: the same once more.
+    seconds: with an empty cache, golden vectors included; again: the same once more; changed:
+    without the objects in the cache, as after a change of a kernel.
     weights_nbytes: as the model file stores them. macs: multiply-adds of one run.
     """
 
     seconds: float
     again: float
+    changed: float
     artifact_nbytes: int
     weights_nbytes: int
     macs: int
@@ -57,32 +74,53 @@ class Compiled:
 
 @dataclass(frozen=True)
 class Row:
-    """One model: how it was compiled, how fast it runs; loads: engine -> ms to first output."""
+    """One model: how it was compiled, how fast it runs.
+
+    Of the first folder only: loads: engine -> ms to first output. busy: engine -> times at two
+    threads while other processes compete for the cores. reduced: the same in bf16, or None where
+    this machine has none.
+    """
 
     name: str
     compiled: Compiled
     times: Comparison
-    loads: dict[str, float]
+    loads: dict[str, float] = field(default_factory=dict)
+    busy: dict[str, Timing] = field(default_factory=dict)
+    reduced: Comparison | None = None
 
 
-def measure_model(model: Path, runs: int, shapes: Mapping[str, Sequence[int]]) -> Row:
-    """Compile a model, and measure it in every installed runtime. shapes: of any inputs."""
+def measure_model(model: Path, runs: int, shapes: Mapping[str, Sequence[int]], full: bool) -> Row:
+    """Compile a model, and measure it in every installed runtime. shapes: of any inputs.
+
+    full: in all ways.
+    """
     graph = _onnx_graph(model)
     names = {value.name for value in graph.input}
     fitting = {name: tuple(shape) for name, shape in shapes.items() if name in names}
     with tempfile.TemporaryDirectory() as folder, _cache(Path(folder) / "cache"):
         seconds, artifact = _timed_compile(model, fitting)
         again, _ = _timed_compile(model, fitting)
+        shutil.rmtree(Path(folder) / "cache" / "objects")
+        changed, _ = _timed_compile(model, fitting)
         # Trust is given for this run: a measurement should leave nothing behind.
         path = Path(folder) / f"{model.stem}.tnn"
         path.write_bytes(artifact)
         times = compare_peers(path, model, THREADS, runs, trust=True)
-        loads = {engine: _load_ms(engine, path, model, max(measured))
-                 for engine, measured in times.timings.items()}
+        loads: dict[str, float] = {}
+        busy: dict[str, Timing] = {}
+        reduced = None
+        if full:
+            loads = {engine: _load_ms(engine, path, model, max(measured))
+                     for engine, measured in times.timings.items()}
+            with competition():
+                result = compare_peers(path, model, THREADS[-1:], runs, trust=True)
+            busy = {engine: times[THREADS[-1]] for engine, times in result.timings.items()}
+            with contextlib.suppress(TargetError):
+                reduced = bench_peers(model, runs=runs, shapes=fitting, precision="bf16")
     macs = costs(import_model(model, shapes=fitting or None)).macs
     weights = sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in graph.initializer)
-    compiled = Compiled(seconds, again, len(artifact), weights, macs)
-    return Row(model.stem, compiled, times, loads)
+    compiled = Compiled(seconds, again, changed, len(artifact), weights, macs)
+    return Row(model.stem, compiled, times, loads, busy, reduced)
 
 
 def _timed_compile(model: Path, shapes: Mapping[str, Sequence[int]]) -> tuple[float, bytes]:
@@ -133,8 +171,10 @@ def bare_nbytes() -> int:
     return int(done.stdout)
 
 
-def page(rows: Sequence[Row], failed: Mapping[str, str], runs: int, bare: int) -> str:
-    """The whole page in markdown. failed: model -> why it is in no table."""
+def page(rows: Sequence[Row], failed: Mapping[str, str], runs: int, bare: int,
+         others: Sequence[Row] = ()) -> str:
+    """The whole page in markdown. failed: model -> why it is in no table. others: models of other
+    folders."""
     engines = [engine for engine in TITLES if any(engine in row.times.timings for row in rows)]
     parts = [
         "# Benchmarks", "",
@@ -142,20 +182,27 @@ def page(rows: Sequence[Row], failed: Mapping[str, str], runs: int, bare: int) -
         "    pip install '.[compile,test]' openvino      # openvino may be left out",
         "    scons                                       # the driving models, in "
         "compiled_models/build",
-        "    python -m tinynn.bench compiled_models/build --markdown docs/benchmarks.md", "",
-        "For one model of your own: `tinynn bench MODEL.onnx --peers`.", "",
-        "Arithmetic is f32 everywhere. Every runtime runs in a process of its own; they take turns "
+        "    python -m tinynn.bench compiled_models/build FOLDER --markdown docs/benchmarks.md", "",
+        "FOLDER holds the small models of the second table, and may be left out. For one model of "
+        "your own: `tinynn bench MODEL.onnx --peers`, also with `--precision bf16`.", "",
+        "Every runtime runs in a process of its own; they take turns "
         f"in blocks until each has done {runs} runs, and are stopped while another is measured. "
         "Inputs are random, copied in and out as a caller would.", "",
         "## Machine", "", *machine_lines(), "",
         "## Time per run", "",
-        "Medians in milliseconds, at one and at two threads. The ratio is our time over that of "
-        "the faster peer.", "",
-        *time_table(rows, engines), "",
+        "Arithmetic in f32. Medians in milliseconds, at one and at two threads. The ratio is our "
+        "time over that of the faster peer.", "",
+        *time_table(rows, engines), ""]
+    if others:
+        parts += ["## Small models", "", "The same for small models with trained weights.", "",
+                  *time_table(others, engines), ""]
+    parts += [
+        *reduced_table(rows), *busy_table(rows),
         "## Size and start", "",
         "Weights: as the ONNX file stores them. Compile: from the ONNX file to the artifact, "
-        "golden vectors included; again: the same once more, the C compiler's result coming from "
-        "the cache. First output: from opening the file to the first output at "
+        "golden vectors included; again: the same once more, objects and golden vectors coming from "
+        "the cache; changed: as after a change of a kernel, golden vectors from the cache and all "
+        "C compiled anew. First output: from opening the file to the first output at "
         f"{THREADS[-1]} threads, without the import of libraries, the fastest of {LOADS} "
         "processes. Memory: largest resident size of a process that loads the model and runs it "
         f"at {THREADS[-1]} threads, less that of a bare interpreter with numpy "
@@ -163,7 +210,6 @@ def page(rows: Sequence[Row], failed: Mapping[str, str], runs: int, bare: int) -
         *size_table(rows, engines, bare)]
     if failed:
         parts += ["", "## Not measured", "", *(f"- {name}: {why}" for name, why in failed.items())]
-    parts += ["", "## Size of the compiler", "", *source_lines(Path(__file__).parent)]
     return "\n".join(parts) + "\n"
 
 
@@ -218,13 +264,52 @@ def time_table(rows: Sequence[Row], engines: Sequence[str]) -> list[str]:
     return lines
 
 
+def reduced_table(rows: Sequence[Row]) -> list[str]:
+    """In bf16, each precision against the like; nothing where this machine has none."""
+    body = []
+    for row in rows:
+        if row.reduced is None:
+            continue
+        cells = [row.name]
+        for threads in THREADS:
+            for engine in ("tinynn", "openvino"):
+                timing = row.reduced.timings.get(engine, {}).get(threads)
+                cells.append(_cell(timing.median if timing else None, ".2f"))
+            cells.append(_cell(row.reduced.ratio(threads), ".2f"))
+        cells += [_cell(row.reduced.errors.get(engine), ".1e") for engine in ("tinynn", "openvino")]
+        body.append(cells)
+    heads = ["model", *(f"{title} {threads}" for threads in THREADS
+                        for title in ("ours", "OpenVINO", "ratio")), "error ours", "error OpenVINO"]
+    return ["## Time per run in bf16", "", "The same with products in bf16 and sums in f32. Error: "
+            "of the output that differs most from onnxruntime's f32, its largest difference over "
+            "its largest value.", "", *markdown_table(heads, body), ""] if body else []
+
+
+def busy_table(rows: Sequence[Row]) -> list[str]:
+    """Alone and with competing processes, for engines that were measured so."""
+    engines = [engine for engine in TITLES if any(engine in row.busy for row in rows)]
+    body = []
+    for row in rows:
+        cells = [row.name]
+        for engine in engines:
+            for timing in (_timing(row, engine, THREADS[-1]), row.busy.get(engine)):
+                cells += [_cell(timing.median if timing else None, ".1f"),
+                          _cell(timing.p99 if timing else None, ".1f")]
+        body.append(cells)
+    heads = ["model", *(f"{TITLES[engine]} {what}" for engine in engines
+                        for what in ("p50", "p99", "busy p50", "busy p99"))]
+    return ["## With competing processes", "", "Milliseconds at two threads: alone, and while "
+            "another process computes on every core without a pause.", "",
+            *markdown_table(heads, body), ""] if engines else []
+
+
 def _without_folders(text: str) -> str:
     """A message whose files are named without the folders they happen to lie in."""
     return re.sub(r"\S*/", "", text)
 
 
 def size_table(rows: Sequence[Row], engines: Sequence[str], bare: int) -> list[str]:
-    heads = ["model", "weights MB", "artifact MB", "more", "compile s", "again s",
+    heads = ["model", "weights MB", "artifact MB", "more", "compile s", "again s", "changed s",
              *(f"first output ms, {TITLES[engine]}" for engine in engines),
              *(f"memory MiB, {TITLES[engine]}" for engine in engines), "memory ratio"]
     body = []
@@ -235,7 +320,7 @@ def size_table(rows: Sequence[Row], engines: Sequence[str], bare: int) -> list[s
         body.append([
             row.name, f"{made.weights_nbytes / 1e6:.1f}", f"{made.artifact_nbytes / 1e6:.1f}",
             f"{made.artifact_nbytes / max(1, made.weights_nbytes) - 1:+.1%}",
-            f"{made.seconds:.1f}", f"{made.again:.1f}",
+            f"{made.seconds:.1f}", f"{made.again:.1f}", f"{made.changed:.1f}",
             *(_cell(row.loads.get(engine), ".0f") for engine in engines),
             *(_cell(memory[engine], ".0f") for engine in engines),
             _cell(ours / theirs if ours and theirs else None, ".2f")])
@@ -261,57 +346,44 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[
     return lines + ["| " + " | ".join(cells) + " |" for cells in rows]
 
 
-def source_lines(folder: Path) -> list[str]:
-    """Lines and tokens of the package: no tests, blank lines, comments or docstrings."""
-    files = lines = tokens = 0
-    for path in sorted(folder.rglob("*.py")):
-        if "tests" not in path.relative_to(folder).parts:
-            with path.open("rb") as file:
-                found = [t for t in tokenize.tokenize(file.readline) if _is_code(t)]
-            files += 1
-            tokens += len(found)
-            lines += len({line for t in found for line in range(t.start[0], t.end[0] + 1)})
-    return [f"{lines} lines in {files} files, {tokens / max(1, lines):.1f} tokens a line, without "
-            "tests, comments, docstrings and blank lines."]
-
-
-_LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
-           tokenize.ENCODING, tokenize.ENDMARKER}
-
-
-def _is_code(token: tokenize.TokenInfo) -> bool:
-    docstring = token.type == tokenize.STRING and token.line.lstrip().startswith('"""')
-    return token.type not in _LAYOUT and not docstring
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns 0, or 2 for a folder without models."""
     parser = argparse.ArgumentParser(prog="python -m tinynn.bench", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder with .onnx models")
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER",
+                        help="with .onnx models; those of the first one are measured in all ways")
     parser.add_argument("--markdown", type=Path, help="write the page here, not to the terminal")
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--shape", action="append", default=[], metavar="INPUT=1x3x128x256",
                         type=_shape, help="of an input that models leave open; may be repeated")
     args = parser.parse_args(argv)
-    models = sorted(args.folder.glob("*.onnx"))
-    if not models:
-        print(f"{args.folder}: there is no .onnx model. Give a folder that has some.",
-              file=sys.stderr)
-        return 2
-    rows, failed = [], {}
-    for model in models:
+    found = [_different(sorted(folder.glob("*.onnx"))) for folder in args.folders]
+    for folder, models in zip(args.folders, found, strict=True):
+        if not models:
+            print(f"{folder}: there is no .onnx model. Give a folder that has some.",
+                  file=sys.stderr)
+            return 2
+    tables: tuple[list[Row], list[Row]] = ([], [])
+    failed = {}
+    for i, model in ((i, model) for i, models in enumerate(found) for model in models):
         print(f"{model.stem} ...", file=sys.stderr, flush=True)
         try:
-            rows.append(measure_model(model, args.runs, dict(args.shape)))
+            row = measure_model(model, args.runs, dict(args.shape), full=i == 0)
+            tables[min(i, 1)].append(row)
         except (ValueError, RuntimeError) as error:
             failed[model.stem] = _without_folders(str(error).splitlines()[0])
-    text = page(rows, failed, args.runs, bare_nbytes())
+    text = page(tables[0], failed, args.runs, bare_nbytes(), tables[1])
     if args.markdown:
         args.markdown.write_text(text, encoding="utf-8")
     else:
         print(text, end="")
     return 0
+
+
+def _different(models: Sequence[Path]) -> list[Path]:
+    """One file of each content: a recipe's copy of another recipe's model is the same model."""
+    return list({hashlib.sha256(model.read_bytes()).digest(): model
+                 for model in reversed(models)}.values())[::-1]
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:

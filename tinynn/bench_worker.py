@@ -2,8 +2,10 @@
 
 It reads JSON lines from standard input and answers each with one on standard output:
 
-    {"engine", "path", "threads", "target", "trust", "specs"}  ->  {"version", "first_ns"}
+    {"engine", "path", "threads", "target", "trust", "precision", "specs"}
+                            ->  {"version", "first_ns"}
     {"runs": n, "warm": m}  ->  {"ns": [n times], "peak": bytes}
+    {"save": path}          ->  {}, after the outputs of a run were written there as .npz
 
 `first_ns` is the time from opening the file to the first outputs; importing libraries is not in it.
 `warm` runs come before the measured ones. It imports only what its engine needs: the peak memory
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import importlib.metadata
 import json
 import os
 import signal
@@ -21,6 +24,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
+
+import numpy as np
 
 from tinynn.program import TensorSpec
 from tinynn.runtime.golden import Arrays, sample_inputs
@@ -78,7 +83,7 @@ def openvino_engine() -> tuple[str, Open]:
         model.reshape({name: array.shape for name, array in inputs.items()})
         # On CPUs that have bf16 its default precision would be that.
         compiled = core.compile_model(model, "CPU", {
-            "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": setup["precision"],
             "INFERENCE_NUM_THREADS": setup["threads"], "NUM_STREAMS": 1})
         request = compiled.create_infer_request()
         return lambda: request.infer(inputs, share_inputs=True)
@@ -86,7 +91,25 @@ def openvino_engine() -> tuple[str, Open]:
     return openvino.__version__.split("-")[0], open_model
 
 
-ENGINES = {"tinynn": tinynn_engine, "onnxruntime": onnxruntime_engine, "openvino": openvino_engine}
+def tinygrad_engine() -> tuple[str, Open]:
+    tinygrad: Any = importlib.import_module("tinygrad")  # optional, and without types
+    onnx: Any = importlib.import_module("tinygrad.nn.onnx")
+
+    def open_model(setup: dict[str, Any], inputs: Arrays) -> Run:
+        runner = onnx.OnnxRunner(setup["path"])
+        given = {name: tinygrad.Tensor(inputs[name]).realize() for name in runner.graph_inputs}
+
+        @tinygrad.TinyJit
+        def replay(**tensors: Any) -> list[Any]:
+            return [tensor.realize() for tensor in runner(tensors).values()]
+
+        return lambda: [tensor.numpy() for tensor in replay(**given)]
+
+    return importlib.metadata.version("tinygrad"), open_model
+
+
+ENGINES = {"tinynn": tinynn_engine, "onnxruntime": onnxruntime_engine,
+           "openvino": openvino_engine, "tinygrad": tinygrad_engine}
 
 
 def serve() -> None:
@@ -99,6 +122,8 @@ def serve() -> None:
     setup = json.loads(sys.stdin.readline())
     specs = [TensorSpec(name, dtype, tuple(shape)) for name, dtype, shape in setup["specs"]]
     inputs = sample_inputs(specs, seed=0)
+    os.environ.setdefault("DEV", "CPU")  # of tinygrad, which may be told CPU:LLVM instead
+    os.environ["CPU_COUNT"] = str(setup["threads"])
     version, open_model = ENGINES[setup["engine"]]()
     started = time.perf_counter_ns()
     run = open_model(setup, inputs)
@@ -106,6 +131,11 @@ def serve() -> None:
     _answer(answers, {"version": version, "first_ns": time.perf_counter_ns() - started})
     for line in sys.stdin:
         request = json.loads(line)
+        if "save" in request:
+            outputs = run()
+            np.savez(request["save"], *(outputs if isinstance(outputs, list) else outputs.values()))
+            _answer(answers, {})
+            continue
         for _ in range(request["warm"]):
             run()
         times = [_timed(run) for _ in range(request["runs"])]

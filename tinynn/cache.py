@@ -1,11 +1,11 @@
-"""Results of the C compiler, kept between runs: the same source is compiled once.
+"""What takes long to make, kept between runs: objects of the C compiler, and golden outputs.
 
-An entry is named by the sha256 of everything that decides the result: source text, machine, the
-compiler and its version, and the flags (the text of render/toolchain.py stands for them). It holds
-its own sha256, so that a damaged one is noticed and made again. A cache that cannot be used is no
-error: the compiler runs, as it would without one.
+An entry is named by the sha256 of everything that decides it: for an object the source text,
+machine, compiler with its version, and flags (the text of render/toolchain.py stands for them). It
+holds its own sha256, so that a damaged one is noticed and made again. A cache that cannot be used
+is no error: things are made, as they would be without one.
 
-Entries are machine code that will be run as if it had been built here. So a folder that others
+Objects are machine code that will be run as if it had been built here. So a folder that others
 than its owner may write to, or that belongs to somebody else, is not used.
 """
 from __future__ import annotations
@@ -19,27 +19,39 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tinynn.machine import Machine
 from tinynn.render import toolchain
 
-MAX_NBYTES = 256 << 20  # of all entries; the ones not used for longest go first
+MAX_NBYTES = 256 << 20  # of all entries of a kind; the ones not used for longest go first
 
 
 def build(source: str, machine: Machine, compiler: str | None = None) -> tuple[bytes, str]:
     """`toolchain.build` with its results kept: object and version text. Raises ToolchainError."""
+    def make() -> bytes:
+        code, version = toolchain.build(source, machine, compiler)
+        return version.encode() + b"\n" + code
+
+    entry = kept("objects", _object_key(source, machine, compiler), make)
+    version, _, code = entry.partition(b"\n")
+    return code, version.decode()
+
+
+def kept(kind: str, key: Sequence[Any] | None, make: Callable[[], bytes]) -> bytes:
+    """What `make` gives, or gave for an equal key before. key: plain data; None: never keep it."""
     home = cache_folder()
-    folder = usable(home / "objects") if home is not None else None
-    key = _key(source, machine, compiler) if folder is not None else None
+    folder = usable(home / kind) if home is not None else None
     if folder is None or key is None:
-        return toolchain.build(source, machine, compiler)
-    found = load(folder / key)
+        return make()
+    path = folder / hashlib.sha256(json.dumps(key).encode()).hexdigest()
+    found = load(path)
     if found is None:
-        found = toolchain.build(source, machine, compiler)
-        store(folder / key, *found)
+        found = make()
+        store(path, found)
     return found
 
 
@@ -64,28 +76,26 @@ def usable(folder: Path) -> Path | None:
     return None if shared or found.st_uid != os.geteuid() else folder
 
 
-def load(path: Path) -> tuple[bytes, str] | None:
-    """Object and version text of an entry; None if it is absent or damaged."""
+def load(path: Path) -> bytes | None:
+    """The content of an entry; None if it is absent or damaged."""
     try:
         data = path.read_bytes()
-        digest, body = data[:32], data[32:]
-        if hashlib.sha256(body).digest() != digest:
+        digest, content = data[:32], data[32:]
+        if hashlib.sha256(content).digest() != digest:
             return None
         os.utime(path)  # used now
     except OSError:
         return None
-    version, _, code = body.partition(b"\n")
-    return code, version.decode()
+    return content
 
 
-def store(path: Path, code: bytes, version: str) -> None:
+def store(path: Path, content: bytes) -> None:
     """Write an entry, whole or not at all, and drop old ones beyond the limit."""
-    body = version.encode() + b"\n" + code
     with contextlib.suppress(OSError):
         handle, temporary = tempfile.mkstemp(prefix="new-", dir=path.parent)
         try:
             with open(handle, "wb") as file:
-                file.write(hashlib.sha256(body).digest() + body)
+                file.write(hashlib.sha256(content).digest() + content)
             os.replace(temporary, path)
         except OSError:
             os.unlink(temporary)
@@ -108,15 +118,14 @@ def trim(folder: Path, limit: int) -> None:
         total -= nbytes
 
 
-def _key(source: str, machine: Machine, compiler: str | None) -> str | None:
-    """Name of the entry; None if the compiler does not tell what it is."""
+def _object_key(source: str, machine: Machine, compiler: str | None) -> list[Any] | None:
+    """None if the compiler does not tell what it is."""
     chosen = compiler or os.environ.get("TINYNN_CC") or "zig"
     identity = _zig_identity() if chosen == "zig" else _compiler_identity(chosen)
     if identity is None:
         return None
     flags = Path(toolchain.__file__).read_text(encoding="utf-8")
-    parts = json.dumps([source, asdict(machine), identity, flags])
-    return hashlib.sha256(parts.encode()).hexdigest()
+    return [source, asdict(machine), identity, flags]
 
 
 def _zig_identity() -> list[str] | None:

@@ -7,7 +7,7 @@ Every tensor gets a place in memory on the way.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinynn.algebra import fold_literals
 from tinynn.cache import build
@@ -15,12 +15,13 @@ from tinynn.cost import work
 from tinynn.fuse import Fusion, fuse
 from tinynn.ir import DType, Graph
 from tinynn.kernel import Tensor
-from tinynn.machine import Machine, TargetError, machine_of, resolve_target
+from tinynn.machine import OPENCL_TARGETS, Machine, TargetError, machine_of, resolve_target
 from tinynn.memory import Lifetime, aligned, plan_arena
 from tinynn.pack import as_exact_f16
+from tinynn.precision import check_precision, round_products
 from tinynn.program import Buffer, Step, TargetCode, Weight
 from tinynn.render.c import Function, render_kernel, render_program
-from tinynn.schedule import Schedule, schedule
+from tinynn.schedule import Schedule, describe, schedule
 from tinynn.simplify import simplify, widen_f16
 
 __all__ = ["Plan", "TargetError", "generate", "lower", "plan", "resolve_target"]
@@ -48,26 +49,43 @@ def plan(graph: Graph, machine: Machine, exact: bool = False) -> Plan:
 
 
 def lower(graph: Graph, target: str = "cpu", precision: str = "f32", threads: int | None = None, *,
-          compiler: str | None = None,
-          progress: Callable[[str], None] | None = None) -> TargetCode:
+          compiler: str | None = None, progress: Callable[[str], None] | None = None,
+          machine_code: bool = True) -> TargetCode:
     """Compile a graph for one target.
 
-    target: "cpu" for this host, or a resolved name such as "cpu:aarch64". precision: "f32".
+    target: "cpu" for this host, or a resolved name such as "cpu:aarch64". precision: "f32", or
+    "bf16" for products with weights (precision.py).
     threads: not needed by CPU targets, which share every kernel among any number of threads.
     compiler: C compiler to use instead of the default. progress: told the name of each stage.
+    machine_code: False leaves it out, for those who want to see the source.
     Raises TargetError and ToolchainError.
     """
     resolved = resolve_target(target)
-    if precision != "f32":
-        raise TargetError(f"precision {precision!r} is not available for {resolved}; use 'f32'")
+    if resolved in OPENCL_TARGETS:
+        return _lower_opencl(graph, resolved, precision)
+    check_precision(precision, machine_of(resolved))
     tell = progress or (lambda stage: None)
     tell("simplify")
     graph = simplify(widen_f16(graph))
-    return generate(graph, resolved, exact=False, compiler=compiler, progress=tell)
+    if precision == "bf16":
+        graph = round_products(graph)
+    code = generate(graph, resolved, exact=False, compiler=compiler, progress=tell,
+                    machine_code=machine_code)
+    return replace(code, precision=precision)
+
+
+def _lower_opencl(graph: Graph, target: str, precision: str) -> TargetCode:
+    # Imported here: these import parts of this file's package that import it in turn.
+    if target == "opencl":
+        from tinynn.opencl.lower import lower as lower_opencl
+    else:
+        from tinynn.adreno.lower import lower as lower_opencl
+    return lower_opencl(graph, target, precision)
 
 
 def generate(graph: Graph, target: str, *, exact: bool = True, compiler: str | None = None,
-             progress: Callable[[str], None] = lambda stage: None) -> TargetCode:
+             progress: Callable[[str], None] = lambda stage: None,
+             machine_code: bool = True) -> TargetCode:
     """Compile a graph as it is: every operation in its own dtype, and if exact, nothing simplified.
     """
     machine = machine_of(target)
@@ -75,11 +93,12 @@ def generate(graph: Graph, target: str, *, exact: bool = True, compiler: str | N
     planned = plan(graph, machine, exact)
     source, symbols = render_program(planned.functions)
     progress("compile C")
-    code, version = build(source, machine, compiler)
+    code, version = build(source, machine, compiler) if machine_code else (b"", "")
     buffers, weights, numbers, arena_nbytes = _place(planned)
     steps = tuple(
         Step(symbol, tuple(numbers[t] for t in function.tensors), (0,), scheduled.parts,
-             work(scheduled.kernel), sum(t.nbytes for t in function.tensors), scheduled.kernel.note)
+             work(scheduled.kernel), sum(t.nbytes for t in function.tensors),
+             scheduled.kernel.note, describe(scheduled), scheduled.kernel.reason)
         for symbol, function, scheduled
         in zip(symbols, planned.functions, planned.schedules, strict=True))
     return TargetCode(resolve_target(target), "f32", version, source, code, arena_nbytes,

@@ -14,7 +14,8 @@ from tinynn.cost import ENOUGH_SHARES, MOST_LOCAL, points, product, useful_parts
 from tinynn.index import Axis, ceil_div, round_up
 from tinynn.kernel import Kernel, Tensor, Value, value_axes
 from tinynn.machine import Machine
-from tinynn.pack import is_constant, pack
+from tinynn.pack import is_constant, pack, pack_results
+from tinynn.packed import Packing, packing
 
 MOST_COLUMNS = 256  # of a panel: keeps the accumulated block in the L1 cache
 
@@ -37,6 +38,8 @@ class Contract:
     rows, cols: the operands that depend on them; `cols` is read as vectors, `rows` as scalars.
     tile_rows (R), tile_vectors (T), lanes (V): accumulators are R x T vectors of V.
     box: columns of one panel along each column axis. groups: shares of the row blocks.
+    packing: how a lane takes groups of products (packed.py); None for plain f32. start, scale: of
+        integer sums, packed like the weights.
     """
 
     kernel: Kernel
@@ -51,6 +54,9 @@ class Contract:
     lanes: int
     box: tuple[int, ...]
     groups: int
+    packing: Packing | None = None
+    start: Tensor | None = None
+    scale: Tensor | None = None
 
     @property
     def family(self) -> str:
@@ -66,11 +72,21 @@ class Contract:
         return ceil_div(self.row_count, self.tile_rows)
 
     @property
-    def depth(self) -> int:
-        """Products in a sum."""
+    def group(self) -> int:
+        """Products that a lane takes in one step."""
+        return self.packing.group if self.packing is not None else 1
+
+    @property
+    def k_axes(self) -> tuple[Axis, ...]:
+        """The axes of the sum; groups are neighbours along the last one."""
         reduction = self.kernel.reduction
         assert reduction is not None
-        return points(reduction.axes)
+        return reduction.axes
+
+    @property
+    def depth(self) -> int:
+        """Steps of a sum: products, or groups of them."""
+        return steps(self.k_axes, self.group)
 
     @property
     def tile_columns(self) -> int:
@@ -87,35 +103,46 @@ def plan_contract(kernel: Kernel, machine: Machine) -> Contract | None:
 
     kernel: with its axes merged.
     """
-    factors = product(kernel)
+    factors, packed = product(kernel), packing(kernel, machine)
+    if packed is not None:
+        kernel, factors = packed.kernel, packed.factors
     if factors is None or not kernel.axes:
         return None
     uses = [value_axes(f, kernel.runtime) for f in factors]
+    of_one = [tuple(a for a in kernel.axes if a in uses[i] and a not in uses[1 - i])
+              for i in (0, 1)]
     last = kernel.axes[-1]
-    if kernel.offset.coefficient(last) != 1 or (last in uses[0]) == (last in uses[1]):
+    if kernel.offset.coefficient(last) != 1 or not any(last in axes for axes in of_one):
         return None
-    col, row = (0, 1) if last in uses[0] else (1, 0)
-    row_axes = tuple(a for a in kernel.axes if a in uses[row] and a not in uses[col])
-    col_axes = tuple(a for a in kernel.axes if a in uses[col] and a not in uses[row])
+    col = 0 if last in of_one[0] else 1
+    if points(of_one[col]) < machine.lanes // 2:
+        col = 1 - col  # too few to fill vectors: the other axes do, and are stored with a stride
+    row_axes, col_axes = of_one[1 - col], of_one[col]
     few_columns = points(col_axes) < machine.lanes // 2
     if few_columns or (points(row_axes) < 2 and not is_constant(factors[col])):
         return None
-    return _tiled(kernel, machine, factors[row], factors[col], row_axes, col_axes)
+    return _tiled(kernel, machine, factors[1 - col], factors[col], row_axes, col_axes, packed)
+
+
+def steps(k_axes: tuple[Axis, ...], group: int) -> int:
+    """Groups in a sum; the last one along the last axis may be partly empty."""
+    return points(k_axes[:-1]) * ceil_div(k_axes[-1].size, group)
 
 
 def _tiled(kernel: Kernel, machine: Machine, row: Value, col: Value, row_axes: tuple[Axis, ...],
-           col_axes: tuple[Axis, ...]) -> Contract | None:
+           col_axes: tuple[Axis, ...], packing: Packing | None) -> Contract | None:
     """Choose tile and panel, and pack constant operands; None if the sums are too long for what
     must be copied to local memory."""
     reduction = kernel.reduction
     assert reduction is not None
-    k_axes = reduction.axes
+    k_axes, group = reduction.axes, packing.group if packing is not None else 1
+    depth = steps(k_axes, group)
     constant = is_constant(col)
     # A panel of short rows covers several of them; packed columns are not copied to panels.
     single = constant or col_axes[-1].size >= MOST_COLUMNS
     columns = col_axes[-1:] if single else col_axes[-2:]
     outer = tuple(a for a in kernel.axes if a not in row_axes and a not in columns)
-    near_columns = max(machine.lanes, machine.near_bytes // (4 * points(k_axes)))
+    near_columns = max(machine.lanes, machine.near_bytes // (4 * depth))
     most = MOST_COLUMNS if constant else min(MOST_COLUMNS, near_columns)
     widest = 4 if constant else max(1, 2 * near_columns // machine.lanes)
     tile_rows, vectors = _tile(machine, points(row_axes), columns, most, widest)
@@ -125,20 +152,23 @@ def _tiled(kernel: Kernel, machine: Machine, row: Value, col: Value, row_axes: t
         box = _box(columns, tile, tile)
     copied = 0 if constant else round_up(math.prod(box), tile)
     copied += 0 if is_constant(row) else tile_rows
-    if 4 * points(k_axes) * copied > MOST_LOCAL:
+    if 4 * depth * copied > MOST_LOCAL:
         return None
     panels = _panels(outer, columns, box)
     blocks = ceil_div(points(row_axes), tile_rows)
     # Few panels: the row blocks are shared too, at least two to a share that copies its panel.
     groups = max(1, min(blocks // 2, ceil_div(ENOUGH_SHARES, panels)))
     # Rows in f16 are widened into local memory, a block at a time.
-    half = machine.has_half and 4 * points(k_axes) * (copied + tile_rows) <= MOST_LOCAL
-    rows = Operand(row, pack(row, outer, row_axes, k_axes, tile_rows, half)
+    half = machine.has_half and 4 * depth * (copied + tile_rows) <= MOST_LOCAL
+    rows = Operand(row, pack(row, outer, row_axes, k_axes, tile_rows, half, group)
                    if is_constant(row) else None)
-    cols = Operand(col, pack(col, outer, columns, k_axes, tile, half=machine.has_half)
+    cols = Operand(col, pack(col, outer, columns, k_axes, tile, machine.has_half, group)
                    if constant else None)
+    start, scale = ((pack_results(value, outer, columns, tile) if constant
+                     else pack_results(value, outer, row_axes, tile_rows))
+                    for value in ((packing.start, packing.scale) if packing else (None, None)))
     return Contract(kernel, useful_parts(kernel, panels * groups), outer, row_axes, columns, rows,
-                    cols, tile_rows, vectors, machine.lanes, box, groups)
+                    cols, tile_rows, vectors, machine.lanes, box, groups, packing, start, scale)
 
 
 def _panels(outer: tuple[Axis, ...], columns: tuple[Axis, ...], box: tuple[int, ...]) -> int:

@@ -1,7 +1,7 @@
-"""Sums over windows of single planes: depthwise convolution and what has its shape.
+"""Windows over single planes: depthwise convolution, pooling, and what has their shape.
 
-The sum runs over the taps of a two-dimensional window and over nothing else, so every plane of the
-input is read by few outputs and there is nothing to tile but the plane itself.
+The sum, or the maximum, runs over the taps of a two-dimensional window and over nothing else, so
+every plane of the input is read by few outputs and there is nothing to tile but the plane itself.
 """
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tinynn.cost import MOST_LOCAL, points, product, useful_parts
 from tinynn.index import Axis, Expr, axes_of, ceil_div, of, round_up
 from tinynn.ir import DType
-from tinynn.kernel import Guard, Kernel, Load, Value, value_axes
+from tinynn.kernel import Compute, Guard, Kernel, Literal, Load, Value, value_axes, values_of
 from tinynn.machine import Machine
 
 MOST_TAPS = 81  # products of one output, which are written out one by one
@@ -39,15 +39,27 @@ class WindowAxis:
 
 
 @dataclass(frozen=True)
+class Plane:
+    """What windows move over: `value`, computed from the one `load`, and `fill` where the
+    conditions of the load do not hold."""
+
+    load: Load
+    value: Value
+    fill: float
+
+
+@dataclass(frozen=True)
 class Depthwise:
     """Windows over planes. outer: axes that choose the plane. inner: axes of outputs that
     read the same plane.
 
-    data: the load whose last two window dimensions are y and x; weights: the other factor.
+    data: its load has the last two window dimensions y and x. weights: the other factor, none for
+        pooling.
     epilogue: the kernel in whose terms results are stored. flat: its axis that joins y and x, if
         what follows the sum does not tell them apart.
     chunk: output rows computed from one local plane. batch: planes copied together.
-    tile_rows x tile_vectors: accumulators.
+    tile_rows x tile_vectors: accumulators. lanes: of those, fewer than `wide` for short rows.
+    wide: lanes of the machine.
     """
 
     kernel: Kernel
@@ -56,14 +68,15 @@ class Depthwise:
     inner: tuple[Axis, ...]
     flat: Axis | None
     epilogue: Kernel
-    data: Load
-    weights: Value
+    data: Plane
+    weights: Value | None
     y: WindowAxis
     x: WindowAxis
     dims: tuple[int, int]
     tile_rows: int
     tile_vectors: int
     lanes: int
+    wide: int
     chunk: int
     batch: int
 
@@ -78,24 +91,43 @@ class Depthwise:
 
 
 def plan_depthwise(kernel: Kernel, machine: Machine) -> Depthwise | None:
-    """Planes and tiles of a sum over windows; None for any other kernel.
+    """Planes and tiles of a sum or maximum over windows; None for any other kernel.
 
     kernel: with its axes as fusion made them, so that y and x are apart.
     """
-    factors = product(kernel)
-    if factors is None or len(kernel.axes) < 2:
+    reduction, factors = kernel.reduction, product(kernel)
+    if reduction is None or reduction.dtype is not DType.F32 or len(kernel.axes) < 2:
         return None
-    for data, weights in (factors, factors[::-1]):
-        found = _window_plane(kernel, data, weights)
-        if found is not None and isinstance(data, Load):
-            return _tiled(kernel, machine, data, weights, *found)
+    pairs: list[tuple[Value, Value | None]] = []
+    if factors is not None:
+        pairs = [factors, factors[::-1]]
+    elif reduction.kind in ("sum", "max"):
+        pairs = [(reduction.body, None)]
+    for factor, weights in pairs:
+        plane = plane_of(factor)
+        found = _window_plane(kernel, plane.load, weights) if plane is not None else None
+        if found is not None and plane is not None:
+            return _tiled(kernel, machine, plane, weights, *found)
     return None
 
 
-def _tiled(kernel: Kernel, machine: Machine, data: Load, weights: Value, y: WindowAxis,
+def plane_of(factor: Value) -> Plane | None:
+    """A factor as elements of a plane: loads, or what one load is converted to."""
+    inside = factor.value if isinstance(factor, Guard) else factor
+    below = values_of([inside])
+    loads = [v for v in below if isinstance(v, Load)]
+    if len(loads) != 1 or not all(isinstance(v, Load | Literal | Compute) for v in below):
+        return None
+    (load,) = loads
+    if isinstance(factor, Guard):
+        return Plane(load, inside, factor.fill) if factor.when == load.when else None
+    return Plane(load, inside, load.fill) if inside is load or not load.when else None
+
+
+def _tiled(kernel: Kernel, machine: Machine, data: Plane, weights: Value | None, y: WindowAxis,
            x: WindowAxis, dims: tuple[int, int]) -> Depthwise | None:
     """Choose tile and chunk; None if the planes are too narrow, or the windows too large."""
-    used = axes_of(data.index)
+    used = axes_of(data.load.index)
     outer = tuple(a for a in kernel.axes if a in used and a not in (y.position, x.position))
     inner = tuple(a for a in kernel.axes if a not in used)
     height, length = y.position.size, x.position.size
@@ -117,7 +149,7 @@ def _tiled(kernel: Kernel, machine: Machine, data: Load, weights: Value, y: Wind
     parts = useful_parts(kernel, points(outer) * ceil_div(height, chunk))
     return Depthwise(kernel, parts, outer, inner, flat[0] if flat else None,
                      flat[1] if flat else kernel, data, weights, y, x, dims, tile_rows, vectors,
-                     lanes, chunk, batch)
+                     lanes, machine.lanes, chunk, batch)
 
 
 def _flat_plane(kernel: Kernel, y: Axis, x: Axis) -> tuple[Axis, Kernel] | None:
@@ -137,14 +169,12 @@ def _flat_plane(kernel: Kernel, y: Axis, x: Axis) -> tuple[Axis, Kernel] | None:
     return None
 
 
-def _window_plane(kernel: Kernel, data: Value,
-                  weights: Value) -> tuple[WindowAxis, WindowAxis, tuple[int, int]] | None:
+def _window_plane(kernel: Kernel, data: Load,
+                  weights: Value | None) -> tuple[WindowAxis, WindowAxis, tuple[int, int]] | None:
     """The two window dimensions of `data`, if the sum runs over windows of two-dimensional planes
     only: every reduced axis is a tap, and the weights do not depend on the position."""
     reduction = kernel.reduction
     assert reduction is not None
-    if not isinstance(data, Load) or data.tensor.dtype is not DType.F32:
-        return None
     parallel, reduced = set(kernel.axes), set(reduction.axes)
     windows: list[tuple[int, WindowAxis]] = []
     for dim, expr in enumerate(data.index):
@@ -161,7 +191,7 @@ def _window_plane(kernel: Kernel, data: Value,
     if len(windows) != 2 or {w.tap for _, w in windows} != reduced:
         return None
     (dy, y), (dx, x) = windows
-    weight_axes = value_axes(weights, kernel.runtime)
+    weight_axes = set() if weights is None else value_axes(weights, kernel.runtime)
     last = kernel.axes[-1]
     fits = (x.position is not y.position and x.position == last
             and kernel.offset.coefficient(last) == 1 and dx == len(data.index) - 1

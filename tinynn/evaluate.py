@@ -23,7 +23,6 @@ from tinynn.program import TargetCode, TensorSpec
 from tinynn.runtime import Runner
 from tinynn.runtime.host import cores_available
 from tinynn.runtime.manifest import Manifest, Target, WeightEntry
-from tinynn.runtime.reader import Reader
 from tinynn.text import print_graph
 
 Array = np.ndarray[Any, Any]
@@ -75,16 +74,16 @@ def in_memory(graph: Graph, code: TargetCode, threads: int | None = None) -> Run
 
     graph: without state. threads: None takes up to two.
     """
-    return Runner(_Compiled(graph, code), _target(code), threads or min(2, cores_available()))
+    threads = threads or min(2, cores_available())
+    return Runner(_Compiled(graph, code), [_target(code)], threads)
 
 
-class _Compiled(Reader):
-    """What a runner reads from an artifact, for a program that is in memory only."""
+class _Compiled:
+    """The Source of a runner for a program that is in memory only."""
 
     def __init__(self, graph: Graph, code: TargetCode) -> None:
         self.name = graph.name
-        self.json = {}
-        self.sha256 = ""
+        self.json: dict[str, Any] = {}
         self.manifest = Manifest(
             blobs=(), name=graph.name, metadata=graph.metadata,
             inputs=_specs(graph.inputs), state=(), outputs=_specs(graph.outputs), carry={},
@@ -96,6 +95,9 @@ class _Compiled(Reader):
 
     def code(self, index: int) -> bytes:
         return self._blobs[index]
+
+    def text(self, index: int) -> str:
+        return self._blobs[index].decode()
 
     def release_pages(self) -> None:
         """There is no file behind the bytes."""
@@ -128,7 +130,7 @@ def _report(graph: Graph, runner: Runner, feed: Mapping[str, Array]) -> None:
         return
     explanation = explain.explain_graph(graph, runner.target, runner.threads)
     explanation = explanation.with_times(runner.profile(feed))
-    lines = list(explain.debug_lines(explanation, runner.source, level))
+    lines = list(explain.debug_lines(explanation, level))
     if wanted:
         path = graph_path(graph)
         write_picture(path, explanation)

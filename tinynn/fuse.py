@@ -7,7 +7,7 @@ each node knows which kernels read it and how often they read each of its elemen
 - graph outputs, CONCAT and SCATTER are stored; inputs and constants already are;
 - views are never stored: they only change the index of the read below them;
 - a REDUCE is fused if one kernel needs each element of it exactly once, in the shape it has or a
-  reshaped or permuted one: what follows it becomes its epilogue;
+  reshaped or permuted one that still has runs of neighbours: what follows becomes its epilogue;
 - an elementwise node is fused if computing it again wherever it is needed costs less than writing
   it and reading it back.
 
@@ -31,8 +31,8 @@ from tinynn.index import (
     constant,
     of,
     ravel,
+    reshape_index,
     source_index,
-    unravel,
 )
 from tinynn.ir import ELEMENTWISE, VIEWS, Graph, Node, Op
 from tinynn.kernel import Compute, Guard, Kernel, Literal, Load, Reduction, Tensor, Value
@@ -41,6 +41,9 @@ from tinynn.kernel import Compute, Guard, Kernel, Literal, Load, Reduction, Tens
 OP_COST = {Op.EXP2: 8.0, Op.LOG2: 10.0, Op.SIN: 12.0, Op.DIV: 3.0, Op.SQRT: 3.0}
 STORE_COST = 4.0  # write an element and read it back
 LAUNCH_COST = 2000.0  # one more kernel
+UNCLIPPED = -1  # size of an index that is taken as it is
+MOST_WIDENING = 3  # operations that make a stored tensor wider where it is read
+LEAST_RUN = 8  # neighbouring elements that a reduction should write at a time
 MAX_FUSED = 100  # nodes in one kernel: keeps functions readable and recursion shallow
 
 PLAIN_VIEWS = frozenset({Op.RESHAPE, Op.PERMUTE})  # each element read once, none left out
@@ -86,6 +89,7 @@ class _Plan:
     demand: dict[Node, dict[Root, Demand]] = field(default_factory=dict)
     reductions: dict[Root, Node] = field(default_factory=dict)
     users: dict[Node, list[Node]] = field(default_factory=dict)
+    reasons: dict[Node, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -101,6 +105,7 @@ def _plan(graph: Graph) -> _Plan:
             plan.users[source].append(node)
     for node in reversed(nodes):
         store, reason = _decide(node, node in outputs, plan, cost[node], fused_count)
+        plan.reasons[node] = reason
         if store:
             plan.stored.add(node)
         else:
@@ -151,15 +156,66 @@ def _decide(node: Node, is_output: bool, plan: _Plan, cost: float,
             return True, "it is read through a view that repeats, moves or drops elements"
         if root in plan.reductions:
             return True, "its kernel already has a reduction"
+        if _scatters_writes(node, root, plan):
+            return True, f"{root[0]!r} has its elements in another order"
         return False, f"what follows it is its epilogue, up to {root[0]!r}"
     if node.op in VIEWS or node.op is Op.GATHER:
         return False, "only moves elements"
+    if _is_widened(node):
+        return False, "what it is computed from is narrower, and stored"
+    if _follows_sums(node, plan) and all(
+            r in plan.reductions or r[0].op is Op.REDUCE for r in demand):
+        return True, "the sums it follows must be stored, and take it as their epilogue"
     if reads <= 1:
         return False, "read once"
+    if _is_narrowed(node) and any(user is not node for user in plan.users[node.src[0]]):
+        return False, "a conversion of what others read too"
+    if math.isinf(cost):
+        return True, f"{reads:.0f} reads, and the sums below it are made once"
     again = node.size * cost * (reads - 1)
     keep = LAUNCH_COST + node.size * STORE_COST
     reason = f"{reads:.0f} reads: computing again costs {again:.0f}, storing {keep:.0f}"
     return again > keep, reason
+
+
+def _follows_sums(node: Node, plan: _Plan) -> bool:
+    """Whether operations that nothing else reads lead from a REDUCE of as many elements to it."""
+    below, seen = [node], 0
+    while below and seen < MAX_FUSED:
+        seen += 1
+        for source in below.pop().src:
+            if len(plan.users[source]) != 1 or source.size != node.size:
+                continue
+            if source.op is Op.REDUCE:
+                return True
+            if source.op in ELEMENTWISE or source.op in PLAIN_VIEWS:
+                below.append(source)
+    return False
+
+
+def _is_narrowed(node: Node) -> bool:
+    """Whether the node is a conversion to fewer bytes."""
+    return node.op is Op.CAST and node.dtype.itemsize < node.src[0].dtype.itemsize
+
+
+def _is_widened(node: Node) -> bool:
+    """Whether the node is a short chain of cheap operations with constants on a tensor of fewer
+    bytes: what is dequantised, or rounded to bf16."""
+    wide = node.dtype.itemsize
+    for _ in range(MOST_WIDENING):
+        computed = [s for s in node.src if not _is_constant(s)]
+        if node.op not in (Op.CAST, Op.ADD, Op.MUL) or len(computed) != 1:
+            return False
+        node = computed[0]
+        if node.dtype.itemsize < wide:
+            return True
+    return False
+
+
+def _is_constant(node: Node) -> bool:
+    while node.op in VIEWS:
+        node = node.src[0]
+    return node.op is Op.CONST
 
 
 def _spread(node: Node, stored: bool, plan: _Plan) -> None:
@@ -204,6 +260,30 @@ def _domain(node: Node) -> tuple[tuple[Axis, ...], Index]:
     return axes, tuple(of(axis) for axis in axes)
 
 
+def _forward(plan: _Plan, start: Node, end: Node, root: Root, index: Index) -> Index:
+    """Index of `end` for an index of `start`, which reaches it by plain views only."""
+    node = start
+    while node is not end:
+        node = next(u for u in plan.users[node]
+                    if u is end or (u not in plan.stored and root in plan.demand[u]))
+        if node.op is Op.RESHAPE:
+            index = reshape_index(index, node.src[0].shape, node.shape)
+        elif node.op is Op.PERMUTE:
+            index = tuple(index[axis] for axis in node.arg)
+    return index
+
+
+def _scatters_writes(reduction: Node, root: Root, plan: _Plan) -> bool:
+    """Whether neighbours in the reduction's order lie apart in what its kernel would write."""
+    target, part = root
+    end = target.src[part] if target.op in (Op.CONCAT, Op.SCATTER) else target
+    axes, index = _domain(reduction)
+    offset = ravel(_forward(plan, reduction, end, root, index), end.shape)
+    run = max((a.size for a in axes if offset.coefficient(a) == 1), default=1)
+    own = next((a.size for a in reversed(axes) if a.size > 1), 1)
+    return not offset.is_affine or run < min(LEAST_RUN, own)
+
+
 class _Builder:
     """Writes the kernels of a planned graph."""
 
@@ -226,7 +306,8 @@ class _Builder:
             if node in self.plan.stored and node.op not in (Op.INPUT, Op.CONST):
                 self._write(node)
         for name, node in self.duplicates:
-            self._copy(node, _Place(self.outputs[name], (0,) * len(node.shape)))
+            place = _Place(self.outputs[name], (0,) * len(node.shape))
+            self._copy(node, place, "a second name of an output, or an input that is one")
         return Fusion(self.kernels, self.inputs, self.outputs, self.plan.notes)
 
     def _place_outputs(self) -> None:
@@ -283,13 +364,13 @@ class _Builder:
         if node not in self.plan.stored:
             self._compute(node, root, place)
         elif self.places[node] != place:
-            self._copy(node, place)
+            self._copy(node, place, self.plan.reasons[root[0]])
 
-    def _copy(self, node: Node, place: _Place) -> None:
+    def _copy(self, node: Node, place: _Place, reason: str) -> None:
         """A kernel that copies a stored node."""
         reader = _Reader(self)
         axes, index = _domain(node)
-        self._append(node, axes, reader.read(node, index), index, place, reader)
+        self._append(node, axes, reader.read(node, index), index, place, reader, reason)
 
     def _compute(self, node: Node, root: Root, place: _Place) -> None:
         """The kernel that computes a node, with the reduction that is fused into it, if any."""
@@ -299,28 +380,24 @@ class _Builder:
             axes, index = _domain(node)
         else:
             axes, index = _domain(reader.reduction)
-            index = self._forward(reader.reduction, node, root, index)
-        self._append(node, axes, reader.compute(node, index, ()), index, place, reader)
+            index = _forward(self.plan, reader.reduction, node, root, index)
+        self._append(node, axes, reader.compute(node, index, ()), index, place, reader,
+                     self.plan.reasons[root[0]])
 
     def _append(self, node: Node, axes: tuple[Axis, ...], value: Value, index: Index,
-                place: _Place, reader: _Reader) -> None:
-        """Add the kernel that stores a value; nothing for an empty tensor."""
-        if node.size:
-            self.kernels.append(Kernel(
-                tuple(a for a in axes if a.size != 1), value, place.tensor, place.index(index),
-                runtime=reader.runtime, note=_note(reader.computed, node)))
-
-    def _forward(self, start: Node, end: Node, root: Root, index: Index) -> Index:
-        """Index of `end` for an index of `start`, which reaches it by plain views only."""
-        node = start
-        while node is not end:
-            node = next(u for u in self.plan.users[node]
-                        if u is end or (u not in self.plan.stored and root in self.plan.demand[u]))
-            if node.op is Op.RESHAPE:
-                index = unravel(ravel(index, node.src[0].shape), node.shape)
-            elif node.op is Op.PERMUTE:
-                index = tuple(index[axis] for axis in node.arg)
-        return index
+                place: _Place, reader: _Reader, reason: str) -> None:
+        """Add the kernel that stores a value; nothing for an empty tensor. Its loops run in the
+        order of what they write."""
+        if not node.size:
+            return
+        target = place.index(index)
+        offset = ravel(target, place.tensor.shape)
+        loops = [a for a in axes if a.size != 1]
+        if offset.is_affine:
+            loops.sort(key=offset.coefficient, reverse=True)
+        self.kernels.append(Kernel(
+            tuple(loops), value, place.tensor, target, runtime=reader.runtime,
+            note=_note(reader.computed, node), reason=reason))
 
     def _scatter(self, node: Node, place: _Place) -> None:
         """The serial kernel that puts the updates into what the copy kernel wrote."""
@@ -331,13 +408,14 @@ class _Builder:
         reader = _Reader(self)
         axes, index = _domain(updates)
         value = reader.read(updates, index)
-        position = reader.runtime_name(reader.read(indices, (index[axis],)))
+        position = reader.runtime_name(reader.read(indices, (index[axis],)), UNCLIPPED)
         row = of(RunTime(position, node.shape[axis], clip=False))
         target = place.index((*index[:axis], row, *index[axis + 1:]))
         inside = Within(row, node.shape[axis])
         self.kernels.append(Kernel(
             tuple(a for a in axes if a.size != 1), value, place.tensor, target, (inside,),
-            scatter=mode, runtime=reader.runtime, note=_note([node, *reader.computed], node)))
+            scatter=mode, runtime=reader.runtime, note=_note([node, *reader.computed], node),
+            reason=self.plan.reasons[node]))
 
 
 class _Reader:
@@ -348,16 +426,18 @@ class _Reader:
         self.plan = builder.plan
         self.reduction: Node | None = None
         self.runtime: dict[str, Value] = {}
+        self.sizes: dict[str, int] = {}
         self.computed: list[Node] = []
         self.memo: dict[tuple[Node, Index, tuple[Within, ...]], Value] = {}
 
-    def runtime_name(self, value: Value) -> str:
-        """Name under which an index that is read at run time is known in this kernel."""
+    def runtime_name(self, value: Value, size: int) -> str:
+        """Name under which an index that is read at run time is known in this kernel; clipped to
+        another size, it is another index."""
         for name, known in self.runtime.items():
-            if known is value:
+            if known is value and self.sizes[name] == size:
                 return name
         name = f"g{len(self.runtime)}"
-        self.runtime[name] = value
+        self.runtime[name], self.sizes[name] = value, size
         return name
 
     def read(self, node: Node, index: Index, when: tuple[Within, ...] = ()) -> Value:
@@ -406,7 +486,7 @@ class _Reader:
         if isinstance(position, Literal):
             row = constant(int(np.clip(int(position.value), 0, size - 1)))
         else:
-            row = of(RunTime(self.runtime_name(position), size))
+            row = of(RunTime(self.runtime_name(position, size), size))
         return self.read(data, (*index[:axis], row, *index[axis + rank:]), when)
 
     def _reduced(self, node: Node, index: Index, when: tuple[Within, ...]) -> Value:

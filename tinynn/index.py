@@ -11,9 +11,12 @@ of their source; `source_index` is their table.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
+from operator import mul
 from typing import TypeAlias
 
 from tinynn.ir import Node, Op
@@ -317,8 +320,22 @@ def unravel(flat: Expr, shape: Sequence[int]) -> Index:
 
 
 def reshape_index(index: Index, shape: Sequence[int], source: Sequence[int]) -> Index:
-    """Index into a tensor of shape `source` of the element at `index` of its RESHAPE to `shape`."""
-    return unravel(ravel(index, shape), source)
+    """Index into a tensor of shape `source` of the element at `index` of its RESHAPE to `shape`.
+
+    Each span of axes with as many elements on both sides is regrouped by itself, so that an index
+    which leaves its axis (where PAD reads nothing) is not carried over into other axes.
+    """
+    if 0 in shape:
+        return unravel(ravel(index, shape), source)
+    before, source_before = (list(accumulate(s, mul, initial=1)) for s in (shape, source))
+    new: list[Expr] = []
+    start = source_start = 0
+    for size in sorted(set(before) & set(source_before)):
+        end, source_end = (bisect_right(b, size) - 1 for b in (before, source_before))
+        flat = ravel(index[start:end], shape[start:end])
+        new += unravel(flat, source[source_start:source_end])
+        start, source_start = end, source_end
+    return tuple(new)
 
 
 def _reshape(node: Node, index: Index) -> tuple[Index, list[Within]]:

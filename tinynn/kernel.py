@@ -112,7 +112,8 @@ class Kernel:
     scatter: a mode of SCATTER. Then points are visited in order and combined with what the tensor
         holds, and a point whose index lies outside (`when`) is skipped.
     runtime: values of the indices that are read at run time, by name.
-    note: one line for people.
+    note, reason: for people: what it computes, and why the result is stored instead of computed
+        where it is read.
     """
 
     axes: tuple[Axis, ...]
@@ -123,6 +124,7 @@ class Kernel:
     scatter: str | None = None
     runtime: dict[str, Value] = field(default_factory=dict)
     note: str = ""
+    reason: str = ""
 
     @property
     def offset(self) -> Expr:
@@ -223,6 +225,11 @@ class _Rewriter:
         return replace(value, axes=axes, body=self(value.body))
 
 
+def substituted(value: Value, replacement: Mapping[Axis, Expr]) -> Value:
+    """The value with axes replaced in every index expression."""
+    return _Rewriter(replacement, None)(value)
+
+
 def value_exprs(value: Value) -> Iterator[Expr]:
     """All index expressions of a value and below it: loads by offset, and conditions."""
     for item in values_of([value]):
@@ -232,7 +239,7 @@ def value_exprs(value: Value) -> Iterator[Expr]:
             yield from (w.expr for w in item.when)
 
 
-def value_axes(value: Value, runtime: dict[str, Value]) -> set[Axis]:
+def value_axes(value: Value, runtime: Mapping[str, Value]) -> set[Axis]:
     """Loop axes a value depends on, also through indices read at run time."""
     found: set[Axis] = set()
     for expr in value_exprs(value):

@@ -2,8 +2,11 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+
+OPENCL_TARGETS = ("opencl", "opencl:adreno630")
 
 
 class TargetError(ValueError):
@@ -17,6 +20,8 @@ class Machine:
     name: as targets spell it, after "cpu:". zig_flags, gcc_flags: how compilers are told.
     lanes: f32 numbers per vector. registers: vector registers.
     has_half: converts vectors of f16 to f32 in one instruction.
+    has_bf16: adds two products of bf16 to every lane in one instruction.
+    has_vnni: likewise four products of u8 and i8 to every lane of i32.
     near_bytes: local data that a loop may use again at full speed, well within the L2 cache.
     """
 
@@ -27,6 +32,8 @@ class Machine:
     registers: int
     has_half: bool
     near_bytes: int = 256 * 1024
+    has_bf16: bool = False
+    has_vnni: bool = False
 
 
 _WIDE = "-mprefer-vector-width=512"  # compilers use half of AVX-512 registers unless told
@@ -38,8 +45,20 @@ def _x86(level: int, lanes: int, registers: int, *extra: str) -> Machine:
                    (f"-march=x86-64-v{level}", *extra), lanes, registers, level > 2)
 
 
+def _with_features(machine: Machine, *names: str) -> Machine:
+    """The machine with instructions beyond its level, as targets spell them: +bf16, +vnni."""
+    return replace(
+        machine, name="+".join([machine.name, *names]),
+        zig_flags=tuple(f"{flag}+" + "+".join(f"avx512{n}" for n in names)
+                        if flag.startswith("-mcpu") else flag for flag in machine.zig_flags),
+        gcc_flags=(*machine.gcc_flags, *(f"-mavx512{n}" for n in names)),
+        has_bf16="bf16" in names, has_vnni="vnni" in names)
+
+
+_V4 = _x86(4, 16, 32, _WIDE)
 MACHINES = {m.name: m for m in (
-    _x86(2, 4, 16), _x86(3, 8, 16), _x86(4, 16, 32, _WIDE),
+    _x86(2, 4, 16), _x86(3, 8, 16), _V4, _with_features(_V4, "vnni"),
+    _with_features(_V4, "bf16", "vnni"),
     Machine("aarch64", ("-target", "aarch64-linux-gnu", "-mcpu=baseline"), ("-march=armv8-a",),
             4, 32, True),
 )}
@@ -49,6 +68,8 @@ _LEVELS = (
     ("x86-64-v2", {"cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"}),
     ("x86-64-v3", {"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"}),
     ("x86-64-v4", {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
+    ("x86-64-v4+vnni", {"avx512_vnni"}),
+    ("x86-64-v4+bf16+vnni", {"avx512_bf16"}),
 )
 
 
@@ -59,9 +80,9 @@ def resolve_target(target: str) -> str:
     """
     if target == "cpu":
         return f"cpu:{_host_level()}"
-    if target.startswith("cpu:") and target[4:] in MACHINES:
+    if target in OPENCL_TARGETS or (target.startswith("cpu:") and target[4:] in MACHINES):
         return target
-    known = ", ".join(["cpu", *(f"cpu:{name}" for name in MACHINES)])
+    known = ", ".join(["cpu", *(f"cpu:{name}" for name in MACHINES), *OPENCL_TARGETS])
     raise TargetError(f"target {target!r} is not known; choose one of {known}")
 
 

@@ -26,27 +26,42 @@ def batch_axes(value: Value, outer: tuple[Axis, ...]) -> tuple[Axis, ...]:
 
 
 def pack(value: Value, outer: tuple[Axis, ...], axes: tuple[Axis, ...], k_axes: tuple[Axis, ...],
-         block: int, half: bool) -> Tensor:
-    """A constant operand as [batch][block of `axes`][k][place in block], zero where it ends.
+         block: int, half: bool, group: int = 1) -> Tensor:
+    """A constant operand as [batch][block of `axes`][step of k][place in block][place in group],
+    zero where it ends.
 
     outer: axes around the contraction; those the operand depends on are its batch.
-    half: hold it in f16 if that loses nothing.
+    half: hold it in f16 if that loses nothing. group: of neighbours along the last axis of k; f32
+    operands that are packed so are held in bf16, whose numbers they are.
     """
     assert isinstance(value, Load) and value.tensor.data is not None
     offsets = evaluate(value.offset, (*batch_axes(value, outer), *axes, *k_axes))
-    depth = math.prod(a.size for a in k_axes)
-    count = math.prod(a.size for a in axes)
-    blocks = ceil_div(count, block)
-    values = value.tensor.data.reshape(-1)[offsets].reshape(-1, count, depth)
-    padded = np.zeros((len(values), blocks * block, depth), np.float32)
-    padded[:, :count] = values
-    packed = padded.reshape(-1, blocks, block, depth).transpose(0, 1, 3, 2)
-    packed = np.ascontiguousarray(packed)
-    small = as_exact_f16(packed) if half else None
+    count, last = math.prod(a.size for a in axes), k_axes[-1].size
+    blocks, groups = ceil_div(count, block), ceil_div(last, group)
+    values = value.tensor.data.reshape(-1)[offsets].reshape(*offsets.shape[:-1], last)
+    values = values.reshape(math.prod(a.size for a in batch_axes(value, outer)), count, -1, last)
+    batch, _, rest, _ = values.shape
+    padded = np.zeros((batch, blocks * block, rest, groups * group), values.dtype)
+    padded[:, :count, :, :last] = values
+    packed = padded.reshape(batch, blocks, block, rest * groups, group).swapaxes(2, 3)
     name = f"{value.tensor.name}, packed by {block}"
+    if group > 1:
+        dtype = DType.BF16 if values.dtype == np.float32 else DType.of(values.dtype)
+        narrow = np.ascontiguousarray(packed).astype(dtype.numpy)
+        return Tensor("weight", f"{name} x {group}", dtype, narrow.shape, narrow)
+    packed = np.ascontiguousarray(packed[..., 0])
+    small = as_exact_f16(packed) if half else None
     if small is not None:
         return Tensor("weight", name, DType.F16, packed.shape, small)
-    return Tensor("weight", name, DType.F32, packed.shape, packed)
+    return Tensor("weight", name, DType.of(packed.dtype), packed.shape, packed)
+
+
+def pack_results(value: Load | None, outer: tuple[Axis, ...], axes: tuple[Axis, ...],
+                 block: int) -> Tensor | None:
+    """A constant for each result as [batch][block of `axes`][place in block]; None stays None."""
+    if value is None:
+        return None
+    return pack(value, outer, axes, (Axis("one", 1),), block, half=False)
 
 
 def as_exact_f16(values: Array) -> Array | None:

@@ -204,11 +204,12 @@ def _data(explanation: Explanation, spots: Sequence[Spot], edges: Sequence[Edge]
                   for e in edges],
         "buffers": [{"kind": b.kind, "name": b.name, "dtype": b.dtype, "shape": list(b.shape),
                      "nbytes": b.nbytes} for b in explanation.buffers],
-        "kernels": [{"name": row.step.kernel, "note": row.step.note, "schedule": row.schedule,
+        "kernels": [{"name": row.step.kernel, "note": row.step.note, "schedule": row.step.schedule,
                      "family": row.family, "parts": row.step.parts, "flop": row.step.flop,
                      "nbytes": row.step.nbytes, "args": list(row.step.args),
-                     "writes": list(row.step.writes), "reason": row.reason,
-                     "predicted": round(row.predicted.ns, 1), "bound": row.predicted.bound,
+                     "writes": list(row.step.writes), "reason": row.step.reason,
+                     "readers": list(row.readers), "predicted": round(row.predicted_ns, 1),
+                     "bound": row.bound,
                      "measured": row.measured_ns}
                     for row in explanation.rows],
         # Several launches may share a kernel.

@@ -250,7 +250,11 @@ function showKernel(number) {
   facts.append(row("share", (100 * time(k) / total).toFixed(2) + " %"),
     row("schedule", `${k.schedule}, at most ${k.parts} shares`),
     row("work", `${(k.flop / 1e6).toFixed(3)} MFLOP, ${bytes(k.nbytes)}`));
-  if (k.reason) facts.append(row("stored because", k.reason));
+  data.kernels.forEach((other, i) => {
+    if (other.readers.includes(number)) facts.append(row(`not merged with ${i}`, other.reason));
+  });
+  k.readers.forEach(i => facts.append(row(`not merged with ${i}`, k.reason)));
+  if (!k.readers.length) facts.append(row("stored because", k.reason));
   const buffers = element("table", {});
   k.args.forEach((arg, position) => {
     const b = data.buffers[arg], written = k.writes.includes(position);

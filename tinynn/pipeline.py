@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,9 @@ from tinynn import artifact, golden
 from tinynn.compiler import lower, resolve_target
 from tinynn.ir import Graph
 from tinynn.onnx.reader import import_model
+from tinynn.precision import round_products
 from tinynn.program import Program, TensorSpec
+from tinynn.simplify import simplify, widen_f16
 from tinynn.text import print_graph
 
 if TYPE_CHECKING:
@@ -31,7 +34,8 @@ def compile(  # noqa: A001  (the public name)
     """Compile an ONNX model (path, bytes or ModelProto) or a traced graph into an artifact.
 
     target: "cpu" (this host), "cpu:x86-64-v3", "cpu:aarch64", ...; several separated by commas.
-    precision: of arithmetic; "f32". threads: for the runtime's default; None decides when loaded.
+    precision: of arithmetic; "f32", or "bf16" where the target has it (precision.py).
+    threads: for the runtime's default; None decides when loaded.
     shapes: input name -> shape, for inputs whose shape the model leaves open.
     state: input name -> output name. Such an input starts at zero and takes that output's value
     after every run; the caller does not give it.
@@ -57,7 +61,8 @@ def compile(  # noqa: A001  (the public name)
         with stage(f"lower to {resolved}"):
             codes.append(lower(graph, resolved, precision, threads, compiler=compiler))
     with stage("golden vectors"):
-        vectors = golden.make_golden(graph)
+        rounded = round_products(simplify(widen_f16(graph))) if precision == "bf16" else None
+        vectors = golden.make_golden(graph, rounded)
     with stage("lay out"):
         program = Program(
             name=graph.name, inputs=golden.input_specs(graph),
@@ -82,6 +87,10 @@ def declare_state(graph: Graph, state: Mapping[str, str]) -> None:
             raise ValueError(f"state {name}={output}: the input is {before!r} and the output "
                              f"{after!r}; both must have one type and shape.")
         graph.state[name] = output
+    twice = [name for name, count in Counter(graph.state.values()).items() if count > 1]
+    if twice:
+        raise ValueError(f"state: output {twice[0]} is the next value of two inputs. Give the "
+                         "model an output for each.")
 
 
 def _spec(name: str, node: Any) -> TensorSpec:

@@ -26,6 +26,12 @@ class Buffer:
     name: of the tensor for input, output, state; otherwise what it holds, for people.
     offset: bytes from the start of the arena or of the weights; 0 for the other kinds.
     nbytes: size; always the full extent that any step touches.
+    image: None for plain memory. OpenCL only: the buffer is read and written as a two-dimensional
+        RGBA image of (width, height, pitch, channel); width and pitch (from row to row) in texels,
+        channel "half" or "float". Its shape is (height, pitch, 4) and its dtype f16 or f32.
+
+    Several buffers of the same kind, name, offset and nbytes are views of one memory: as an image
+    and as plain memory, or as images of different widths.
     """
 
     kind: str
@@ -34,6 +40,7 @@ class Buffer:
     shape: tuple[int, ...]
     offset: int
     nbytes: int
+    image: tuple[int, int, int, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,14 @@ class Step:
 
     writes: which positions of `args` are written; all others are only read.
     parts: the largest number of shares the work can be split into (1: serial).
+    global_size, local_size: work-items in all and per work-group, three numbers each, the first
+        ones multiples of the second ones; empty for CPU targets.
     flop, nbytes: arithmetic operations and bytes moved, for reports.
     note: one line for people: which nodes it computes.
+    schedule: for people: its family of schedules, and the tile, for example "contract 14x2x16".
+    reason: for people: why its result is stored instead of computed where it is read.
+    predicted_ns, bound: what the target's cost model says at compile time, and what binds it; 0
+        and "" where `explain` predicts.
     """
 
     kernel: str
@@ -53,6 +66,12 @@ class Step:
     flop: int
     nbytes: int
     note: str
+    schedule: str = ""
+    reason: str = ""
+    predicted_ns: int = 0
+    bound: str = ""
+    global_size: tuple[int, ...] = ()
+    local_size: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,7 +93,9 @@ class TargetCode:
     """The program for one target.
 
     target: resolved name, for instance "cpu:x86-64-v4". precision: "f32".
-    source: C text of all kernels. code: shared object. toolchain: version text of what built it.
+    source: C text of all kernels (OpenCL C for OpenCL targets). code: shared object; empty for
+        OpenCL targets, whose source is built on the device.
+    toolchain: version text of what built it.
     """
 
     target: str

@@ -64,6 +64,13 @@ def schedule(kernel: Kernel, machine: Machine) -> Schedule:
             or _plan_lanes(merged, machine) or _plan_loops(merged))
 
 
+def describe(scheduled: Schedule) -> str:
+    """Family and tile for people, for example "contract 14x2x16": rows x vectors x lanes."""
+    parts = [str(getattr(scheduled, name)) for name in ("tile_rows", "tile_vectors", "lanes")
+             if hasattr(scheduled, name)]
+    return f"{scheduled.family} {'x'.join(parts)}".strip()
+
+
 def _plan_loops(kernel: Kernel) -> Loops:
     axes = kernel.axes
     shares = axes[0].size // SINGLE_SHARE if len(axes) == 1 else points(axes[:-1])

@@ -10,6 +10,8 @@ import pytest
 from compiled_models.build import find_recipe, main
 from compiled_models.standin import build
 
+COSTS = [{"kernels": 3, "arena_bytes": 64, "artifact_bytes": 8, "flop": 9, "predicted_us": 20},
+         {"kernels": 2, "arena_bytes": 100, "artifact_bytes": 8, "flop": 7, "predicted_us": 30}]
 Calls = list[tuple[Path, dict[str, Any]]]
 RECIPE = """
 name = "tiny"
@@ -21,11 +23,9 @@ threads = 2
 
 
 class FakeArtifact:
-    """8 bytes; the larger of its two targets has 3 kernels, 100 bytes of arena and 9 flop."""
+    """Two targets; what they cost is in COSTS."""
 
-    manifest: ClassVar = {"targets": [
-        {"steps": [0] * 3, "arena_nbytes": 64, "expect": {"flop": 9}},
-        {"steps": [0] * 2, "arena_nbytes": 100, "expect": {"flop": 7}}]}
+    manifest: ClassVar = {"targets": [{"target": "cpu:best"}, {"target": "cpu:aarch64"}]}
 
     def to_bytes(self) -> bytes:
         return b"artifact"
@@ -48,6 +48,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     fake = types.ModuleType("tinynn")
     fake.__dict__["compile"] = compile_model
     monkeypatch.setitem(sys.modules, "tinynn", fake)
+    monkeypatch.setattr("compiled_models.build.costs", lambda _, position: COSTS[position])
     return calls
 
 
@@ -68,7 +69,8 @@ def test_build_copies_the_source_and_compiles_it(tmp_path: Path, recipe: Path, c
     [(path, options)] = calls
     assert path == out / "tiny.onnx"
     options.pop("progress")
-    assert options == {"target": "cpu,cpu:aarch64", "precision": "f32", "threads": 2}
+    assert options == {"target": "cpu,cpu:aarch64", "precision": "f32", "threads": 2,
+                       "state": {}, "shapes": {}}
     shown = capsys.readouterr().out
     assert "import: 0.2 s" in shown
     assert "tiny.tnn: 0.00 MB" in shown
@@ -112,19 +114,22 @@ def test_errors_are_one_line_and_status_2(tmp_path: Path, recipe: Path,
 
 
 def test_within_its_budget(tmp_path: Path, recipe: Path, calls: Calls) -> None:
-    budget = "[budget]\nkernels = 3\narena_bytes = 100\nartifact_bytes = 8\nflop = 9\n"
+    budget = ("[budget]\nkernels = 3\narena_bytes = 1\nartifact_bytes = 8\nflop = 9\n"
+              "[budget.cpu]\narena_bytes = 2\n[budget.'cpu:best']\narena_bytes = 64\n"
+              "[budget.'cpu:aarch64']\narena_bytes = 100\npredicted_us = 30\n")
     recipe.write_text(recipe.read_text() + budget)
     assert main([str(recipe), "--out", str(tmp_path)]) == 0
     assert (tmp_path / "tiny.tnn").exists()
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ("[budget]\nflop = 10\nkernels = 2", "kernels is 3 and may be 2 (line 9)"),
-    ("[budget]\n  arena_bytes=99", "arena_bytes is 100 and may be 99 (line 8)"),
-    ("budget.artifact_bytes = 7", "artifact_bytes is 8 and may be 7 (line 7)"),
-    ("budget = {'flop' = 8}", "flop is 9 and may be 8 (line 7)"),
-    ("[budget]\nkernels = 0\nflop = 0",
-     "kernels is 3 and may be 0 (line 8); flop is 9 and may be 0 (line 9)"),
+    ("[budget]\nflop = 10\nkernels = 2", "kernels is 3 for cpu:best and may be 2 (line 9)"),
+    ("[budget]\n  arena_bytes=9_9", "arena_bytes is 100 for cpu:aarch64 and may be 99 (line 8)"),
+    ("budget.cpu.artifact_bytes = 7", "artifact_bytes is 8 for cpu:best and may be 7 (line 7)"),
+    ("budget = {'flop' = 8}", "flop is 9 for cpu:best and may be 8 (line 7)"),
+    ("[budget]\nkernels = 9\n[budget.'cpu:aarch64']\nkernels = 1\npredicted_us = 29",
+     "kernels is 2 for cpu:aarch64 and may be 1 (line 10); "
+     "predicted_us is 30 for cpu:aarch64 and may be 29 (line 11)"),
 ])
 def test_over_budget_is_one_line_and_writes_nothing(
         tmp_path: Path, recipe: Path, calls: Calls, capsys: pytest.CaptureFixture[str],

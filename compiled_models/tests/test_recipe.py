@@ -3,7 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from compiled_models.recipe import BUDGETS, RecipeError, read_recipe, read_recipes
+from compiled_models.recipe import (
+    BUDGETS,
+    Camera,
+    RecipeError,
+    Source,
+    read_recipe,
+    read_recipes,
+)
 from compiled_models.standin import MODELS
 
 GOOD = """
@@ -22,12 +29,14 @@ def recipe_file(folder: Path, text: str, name: str = "tiny.toml") -> Path:
 
 def test_bundled_recipes_cover_every_standin() -> None:
     recipes = read_recipes(Path(__file__).resolve().parents[1] / "recipes")
-    assert sorted(r.standin for r in recipes if r.standin) == sorted(MODELS)
+    plain = [r.source.standin for r in recipes if r.source.standin and not r.camera]
+    assert sorted(plain) == sorted(MODELS)
     for recipe in recipes:
         assert recipe.path.stem == recipe.name
         assert recipe.targets == ("cpu",)
         assert recipe.notes
-        assert sorted(recipe.budget) == sorted(BUDGETS)
+        named = {key for numbers in recipe.budget.values() for key in numbers}
+        assert named == set(BUDGETS)
 
 
 def test_a_full_recipe(tmp_path: Path) -> None:
@@ -40,17 +49,33 @@ compute = "f16"
 [budget]
 kernels = 40
 arena_bytes = 1_000_000
+[budget."cpu:aarch64"]
+kernels = 50
+predicted_us = 7
+[state]
+queue = "next_queue"
+[shapes]
+img = [1, 12]
+[camera]
+sampling = "bilinear"
+frame_bytes = 1_000
+policy = "standin:driving_policy"
+off_policy = "standin:driving_vision"
 """
     recipe = read_recipe(recipe_file(tmp_path, text))
     assert recipe.name == "tiny"
-    assert recipe.standin == "driving_policy"
-    assert recipe.model is None
+    assert recipe.source == Source(None, "driving_policy")
     assert recipe.targets == ("cpu", "cpu:aarch64")
     assert recipe.precision == "f32"
     assert recipe.threads == 2
     assert recipe.options == {"seed": 4, "compute": "f16"}
     assert recipe.notes == "for a test"
-    assert recipe.budget == {"kernels": 40, "arena_bytes": 1_000_000}
+    assert recipe.budget == {"": {"kernels": 40, "arena_bytes": 1_000_000},
+                             "cpu:aarch64": {"kernels": 50, "predicted_us": 7}}
+    assert recipe.state == {"queue": "next_queue"}
+    assert recipe.shapes == {"img": [1, 12]}
+    assert recipe.camera == Camera("bilinear", 1000, (Source(None, "driving_vision"),
+                                                      Source(None, "driving_policy")))
 
 
 def test_an_onnx_source_is_seen_from_the_recipe(tmp_path: Path) -> None:
@@ -59,8 +84,7 @@ def test_an_onnx_source_is_seen_from_the_recipe(tmp_path: Path) -> None:
     (tmp_path / "recipes").mkdir()
     text = GOOD.replace("standin:driving_policy", "../trained/m.onnx")
     recipe = read_recipe(recipe_file(tmp_path / "recipes", text))
-    assert recipe.model == tmp_path / "trained" / "m.onnx"
-    assert recipe.standin is None
+    assert recipe.source == Source(tmp_path / "trained" / "m.onnx", None)
     assert recipe.threads is None
 
 
@@ -83,6 +107,14 @@ def test_an_onnx_source_is_seen_from_the_recipe(tmp_path: Path) -> None:
     (GOOD + "[budget]\nkernel = 1", "unknown budget kernel; known are kernels, arena_bytes"),
     (GOOD + "[budget]\nkernels = 1.5", "in [budget], kernels must be a whole number, got 1.5"),
     (GOOD + "[budget]\nflop = -1", "in [budget], flop must be a whole number, got -1"),
+    (GOOD + "[budget.cpu]\nflop = 'x'", "in [budget.\"cpu\"], flop must be a whole number"),
+    (GOOD + "[budget.cpu]\nkernel = 1", "unknown budget kernel; known are kernels, arena_bytes"),
+    (GOOD + "[state]\na = 1", "in [state], a must be the name of an output, got 1"),
+    (GOOD + "[shapes]\na = [1, -1]", "in [shapes], a must be a list of sizes, got [1, -1]"),
+    (GOOD + "[camera]\nsample = 1", "unknown key sample in [camera]; known are sampling, frame"),
+    (GOOD + "[camera]\nsampling = 1", "in [camera], sampling must be a text, got 1"),
+    (GOOD + "[camera]\npolicy = 'none.onnx'", "none.onnx is not there"),
+    (GOOD + "[shapes]\na = 4", "in [shapes], a must be a list of sizes, got 4"),
     (GOOD.replace("standin:driving_policy", "x.onnx"), "x.onnx is not there"),
     (GOOD.replace("standin:driving_policy", "x.onnx") + "[options]\nseed = 1",
      "belong to stand-in models"),

@@ -86,7 +86,7 @@ def _stacked(slices: Sequence[Value], info: Any, axis: int = 0) -> Node:
     """Slices along a new axis; of none, the shape is what the body declares."""
     if slices:
         return ir.concat([d.unsqueeze(_tensor(s), axis) for s in slices], axis)
-    dtype, shape = declared(info, None)
+    dtype, shape = declared(info, {})
     return ir.full((*shape[:axis], 0, *shape[axis:]), 0, dtype)
 
 
@@ -127,7 +127,7 @@ def scan(call: Call, *inputs: Node) -> list[Value]:
             call.integers("scan_output_axes", [0] * results),
             call.integers("scan_output_directions", [0] * results), strict=True)):
         info = body.output[len(states) + i]
-        rank = len(_tensor(slices[i][0]).shape if slices[i] else declared(info, None)[1]) + 1
+        rank = len(_tensor(slices[i][0]).shape if slices[i] else declared(info, {})[1]) + 1
         ordered = slices[i][::-1] if backward else slices[i]
         outputs.append(_stacked(ordered, info, normal_axis(axis, rank)))
     return [*states, *outputs]

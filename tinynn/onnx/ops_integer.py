@@ -5,6 +5,8 @@ one number, one per element of an axis, or one per block of an axis.
 """
 from __future__ import annotations
 
+import numpy as np
+
 from tinynn import derived as d
 from tinynn import ir
 from tinynn.ir import DType, Node
@@ -12,6 +14,8 @@ from tinynn.onnx.errors import ModelError
 from tinynn.onnx.ops_nn import convolution
 from tinynn.onnx.protos import element_type
 from tinynn.onnx.registry import Call, lowers
+
+_LAST_PLACE_1 = 1.5 * 2.0 ** 23  # f32 numbers of this size are whole
 
 
 def _fitted(call: Call, x: Node, values: Node) -> Node:
@@ -43,12 +47,23 @@ def quantize(call: Call, x: Node, scale: Node, zero: Node | None = None) -> Node
     """saturate(round_half_even(x / scale) + zero)."""
     wanted = call.integer("output_dtype", 0)
     target = element_type(wanted) if wanted else DType.U8
-    wide = ir.cast(x, DType.F32)
-    value = d.round_even(d.div(wide, ir.cast(_fitted(call, x, scale), DType.F32)))
+    value = d.div(ir.cast(x, DType.F32), ir.cast(_fitted(call, x, scale), DType.F32))
+    if zero is None:
+        return _saturated(value, None, target)
+    return _saturated(value, ir.cast(_fitted(call, x, zero), DType.F32), zero.dtype)
+
+
+def _saturated(value: Node, zero: Node | None, target: DType) -> Node:
+    """saturate(round_half_even(value) + zero), for integers of up to 16 bits."""
+    limits = np.iinfo(target.numpy)
+    low, high = (d.scalar(float(limit), value) for limit in (limits.min, limits.max))
     if zero is not None:
-        target = zero.dtype
-        value = d.add(value, ir.cast(_fitted(call, x, zero), DType.F32))
-    return ir.cast(value, target)
+        low, high = d.sub(low, zero), d.sub(high, zero)
+    # What is clamped to whole numbers first is small, and adding to a small number one whose last
+    # place is 1 rounds it.
+    clamped = d.maximum(d.where(d.less(high, value), high, value), low)
+    rounded = d.sub(d.add(clamped, _LAST_PLACE_1), _LAST_PLACE_1)
+    return ir.cast(rounded if zero is None else d.add(rounded, zero), target)
 
 
 @lowers("DequantizeLinear", since=10)
@@ -60,19 +75,6 @@ def dequantize(call: Call, x: Node, scale: Node, zero: Node | None = None) -> No
     return ir.cast(d.mul(value, ir.cast(_fitted(call, x, scale), DType.F32)), scale.dtype)
 
 
-@lowers("DynamicQuantizeLinear", since=11)
-def dynamic_quantize(call: Call, x: Node) -> list[Node]:
-    """To u8 with the scale that just holds the range of x and 0: values, scale, zero point."""
-    axes = range(len(x.shape))
-    low = d.minimum(d.reduce_min(x, list(axes)), d.scalar(0, x))
-    high = d.maximum(ir.reduce(x, "max", axes), 0)
-    scale = d.div(d.sub(high, low), 255)
-    scale = d.where(d.equal(scale, 0), d.scalar(1, x), scale)
-    zero = d.round_even(d.div(d.negate(low), scale))
-    values = d.add(d.round_even(d.div(x, scale)), zero)
-    return [ir.cast(values, DType.U8), scale, ir.cast(zero, DType.U8)]
-
-
 def _centred(x: Node, zero: Node | None, axis: int) -> Node:
     """x - zero as i32; the zero point is one number or one per element of the axis."""
     wide = ir.cast(x, DType.I32)
@@ -81,8 +83,8 @@ def _centred(x: Node, zero: Node | None, axis: int) -> Node:
 
 def _requantised(total: Node, factor: Node, zero: Node) -> Node:
     """saturate(round(total * factor) + zero) in the dtype of zero."""
-    value = d.round_even(d.mul(ir.cast(total, DType.F32), factor))
-    return ir.cast(d.add(value, ir.cast(ir.reshape(zero, ()), DType.F32)), zero.dtype)
+    value = d.mul(ir.cast(total, DType.F32), factor)
+    return _saturated(value, ir.cast(ir.reshape(zero, ()), DType.F32), zero.dtype)
 
 
 @lowers("MatMulInteger", since=10)

@@ -46,8 +46,6 @@ _UNARY: dict[str, Callable[[Node], Node]] = {
     "Relu": d.relu, "Sigmoid": d.sigmoid, "Tanh": d.tanh, "Erf": d.erf, "Softplus": d.softplus,
     "Reciprocal": lambda x: d.div(d.scalar(1, x), x),
     "Softsign": lambda x: d.div(x, d.add(d.absolute(x), 1)),
-    "HardSwish": lambda x: d.mul(x, hard_sigmoid(x, 1 / 6, 0.5)),
-    "Mish": d.in_f32(lambda x: d.mul(x, d.tanh(d.softplus(x)))),
     "Sinh": d.sinh, "Cosh": d.cosh, "Tan": d.tan, "Asin": d.asin, "Acos": d.acos,
     "Atan": d.atan, "Asinh": d.asinh, "Acosh": d.acosh, "Atanh": d.atanh,
     "IsNaN": lambda x: d.logical_not(ir.equal(x, x)),
@@ -145,11 +143,6 @@ def cast(call: Call, x: Node) -> Node:
     return ir.cast(x, element_type(call.integer("to")))
 
 
-@lowers("CastLike", since=15)
-def cast_like(call: Call, x: Node, target: Node) -> Node:
-    return ir.cast(x, target.dtype)
-
-
 @lowers("IsInf", since=10)
 def is_inf(call: Call, x: Node) -> Node:
     found = ir.const(False)
@@ -175,37 +168,6 @@ def prelu(call: Call, x: Node, slope: Node) -> Node:
     return d.where(d.less(x, 0), d.mul(x, d.broadcast_to(slope, x.shape)), x)
 
 
-@lowers("ThresholdedRelu", since=10)
-def thresholded_relu(call: Call, x: Node) -> Node:
-    alpha = d.scalar(call.number("alpha", 1.0), x)
-    return d.where(d.less(alpha, x), x, d.scalar(0, x))
-
-
-def elu_like(x: Node, alpha: float, gamma: float = 1.0) -> Node:
-    """gamma * x for x > 0, else gamma * alpha * (e^x - 1)."""
-    below = d.mul(d.sub(d.exp(x), 1), alpha)
-    value = d.where(d.less(x, 0), below, x)
-    return value if gamma == 1.0 else d.mul(value, gamma)
-
-
-@lowers("Elu", since=6)
-def elu(call: Call, x: Node) -> Node:
-    return d.in_f32(elu_like)(x, call.number("alpha", 1.0))
-
-
-@lowers("Selu", since=6)
-def selu(call: Call, x: Node) -> Node:
-    alpha = call.number("alpha", 1.67326319217681884765625)
-    return d.in_f32(elu_like)(x, alpha, call.number("gamma", 1.05070102214813232421875))
-
-
-@lowers("Celu", since=12)
-def celu(call: Call, x: Node) -> Node:
-    """max(x, 0) + min(alpha (e^(x / alpha) - 1), 0)."""
-    alpha = call.number("alpha", 1.0)
-    return d.where(d.less(x, 0), d.mul(d.sub(d.exp(d.div(x, alpha)), 1), alpha), x)
-
-
 def hard_sigmoid(x: Node, alpha: float, beta: float) -> Node:
     return d.clip(d.add(d.mul(x, alpha), beta), d.scalar(0, x), d.scalar(1, x))
 
@@ -218,11 +180,6 @@ def hard_sigmoid_op(call: Call, x: Node) -> Node:
 @lowers("Gelu", since=20)
 def gelu(call: Call, x: Node) -> Node:
     return d.gelu(x, call.text("approximate", "none", ("none", "tanh")))
-
-
-@lowers("Swish", since=24)
-def swish(call: Call, x: Node) -> Node:
-    return d.in_f32(lambda v: d.mul(v, d.sigmoid(d.mul(v, call.number("alpha", 1.0)))))(x)
 
 
 @lowers("Softmax", "LogSoftmax", "Hardmax", since=1)

@@ -97,9 +97,8 @@ def convolution(call: Call, x: Node, weight: Node, bias: Node | None = None) -> 
 
 @lowers("ConvTranspose")
 def conv_transpose(call: Call, x: Node, weight: Node, bias: Node | None = None) -> Node:
-    """The input spread out with zeros, then convolved with the flipped kernel.
-
-    weight (C, M/groups, *K).
+    """weight (C, M/groups, *K). Every stride-th element of the result, a phase, is a convolution of
+    x with every stride-th tap of the flipped kernel; the phases are put side by side.
     """
     rank = len(weight.shape) - 2
     if rank < 1 or len(x.shape) != rank + 2:
@@ -107,23 +106,57 @@ def conv_transpose(call: Call, x: Node, weight: Node, bias: Node | None = None) 
     kernel = spatial(call, "kernel_shape", rank, weight.shape[2:])
     strides, dilations = spatial(call, "strides", rank), spatial(call, "dilations", rank)
     extra = call.integers("output_padding", [0] * rank)
-    groups = call.integer("group", 1)
-    spans = [dil * (k - 1) + 1 for k, dil in zip(kernel, dilations, strict=True)]
-    full = [(n - 1) * s + span + e
-            for n, s, span, e in zip(x.shape[2:], strides, spans, extra, strict=True)]
+    full = [(n - 1) * s + dil * (k - 1) + 1 + e for n, s, k, dil, e
+            in zip(x.shape[2:], strides, kernel, dilations, extra, strict=True)]
     pads = _transposed_pads(call, x.shape[2:], strides, full)
-    for axis, s in enumerate(strides, 2):
-        x = _spread(x, axis, s)
-    around = [(span - 1 - lo, span - 1 - hi + e)
-              for span, (lo, hi), e in zip(spans, pads, extra, strict=True)]
-    x = pad_or_crop(x, [(0, 0), (0, 0), *around], 0)
-    channels, per_group = weight.shape[:2]
-    flipped = ir.slice_(weight, [(0, channels, 1), (0, per_group, 1),
-                                 *((k - 1, k, -1) for k in kernel)])
-    w = ir.reshape(flipped, (groups, channels // groups, per_group, *kernel))
-    w = ir.permute(w, (0, 2, 1, *range(3, 3 + rank)))
-    w = ir.reshape(w, (groups * per_group, channels // groups, *kernel))
-    return add_channels(d.conv(x, w, [1] * rank, dilations, [(0, 0)] * rank, groups), bias)
+    for i, (s, dil) in enumerate(zip(strides, dilations, strict=True)):
+        if s > 1 and dil > 1:
+            x, strides[i] = _spread(x, 2 + i, s), 1
+    y = _phases(x, weight, strides, dilations, call.integer("group", 1), [])
+    # In the result, position and phase along an axis become one.
+    y = ir.permute(y, [0, 1, *(a for i in range(rank) for a in (2 + rank + i, 2 + i))])
+    lengths = [y.shape[2 + 2 * i] * s for i, s in enumerate(strides)]
+    sides = [(-lo, want - hi - have) for (lo, hi), want, have
+             in zip(pads, full, lengths, strict=True)]
+    y = pad_or_crop(ir.reshape(y, (*y.shape[:2], *lengths)), [(0, 0), (0, 0), *sides], 0)
+    return add_channels(y, bias)
+
+
+def _phases(x: Node, weight: Node, strides: Sequence[int], dilations: Sequence[int], groups: int,
+            chosen: list[tuple[int, int]]) -> Node:
+    """Phases (N, M, *strides, *positions) of a transposed convolution; a stride or a dilation is 1.
+
+    chosen: (first, count) of the phases along the axes decided so far. The phases of an axis are
+    taken in two parts if the last ones have one tap less than the others.
+    """
+    axis, rank = len(chosen), len(strides)
+    if axis < rank:
+        longer = weight.shape[2 + axis] % strides[axis]
+        kinds = [(0, longer), (longer, strides[axis] - longer)]
+        return ir.concat([_phases(x, weight, strides, dilations, groups, [*chosen, kind])
+                          for kind in kinds if kind[1]], 2 + axis)
+    channels, per_group, *kernel = weight.shape
+    most = [-(-k // s) for k, s in zip(kernel, strides, strict=True)]
+    taps = [(k - first - count) // s + 1
+            for k, s, (first, count) in zip(kernel, strides, chosen, strict=True)]
+    counts = [count for _, count in chosen]
+    filters = groups * per_group
+    reach = [dil * (n - 1) for dil, n in zip(dilations, most, strict=True)]
+    out = [n + more for n, more in zip(x.shape[2:], reach, strict=True)]
+    if 0 in taps:
+        return ir.full((x.shape[0], filters, *counts, *out), 0, x.dtype)
+    for i, (first, _) in enumerate(chosen, 2):
+        weight = d.take_range(weight, i, first, weight.shape[i] - first)
+    w = ir.window(weight, [(2 + i, count, s, 1) for i, (count, s)
+                           in enumerate(zip(counts, strides, strict=True))])
+    for i, n in enumerate(taps, 2):
+        w = d.take_range(w, i, n - 1, n, -1)
+    w = ir.reshape(w, (groups, channels // groups, per_group, *taps, *counts))
+    w = ir.permute(w, (0, 2, *range(3 + rank, 3 + 2 * rank), 1, *range(3, 3 + rank)))
+    w = ir.reshape(w, (filters * math.prod(counts), channels // groups, *taps))
+    around = [(dil * (n - 1), after) for dil, n, after in zip(dilations, taps, reach, strict=True)]
+    y = d.conv(x, w, [1] * rank, dilations, around, groups)
+    return ir.reshape(y, (x.shape[0], filters, *counts, *out))
 
 
 def _transposed_pads(call: Call, lengths: Sequence[int], strides: Sequence[int],
@@ -347,19 +380,6 @@ def instance_normalization(call: Call, x: Node, scale: Node, bias: Node) -> Node
     return d.add(d.mul(y, _channel(scale, x)), _channel(bias, x))
 
 
-@lowers("GroupNormalization", since=18)
-def group_normalization(call: Call, x: Node, scale: Node, bias: Node) -> Node:
-    """Before opset 21 scale and bias are per group, then per channel."""
-    groups, channels = call.integer("num_groups"), x.shape[1]
-    grouped = ir.reshape(x, (x.shape[0], groups, x.size // (x.shape[0] * groups)))
-    y = ir.reshape(d.in_f32(d.normalize)(grouped, (2,), call.number("epsilon", 1e-5)), x.shape)
-    if call.opset < 21:
-        scale, bias = (ir.reshape(d.broadcast_to(ir.reshape(v, (groups, 1)),
-                                                 (groups, channels // groups)), (channels,))
-                       for v in (scale, bias))
-    return d.add(d.mul(y, _channel(scale, x)), _channel(bias, x))
-
-
 @lowers("LayerNormalization", since=17)
 def layer_normalization(call: Call, x: Node, scale: Node,
                         bias: Node | None = None) -> list[Node]:
@@ -377,19 +397,6 @@ def layer_normalization(call: Call, x: Node, scale: Node,
     centred = d.sub(wide, mean)
     variance = ir.reshape(d.mean(ir.mul(centred, centred), axes), keep)
     return [y, mean, d.div(d.scalar(1, wide), ir.sqrt(d.add(variance, epsilon)))]
-
-
-@lowers("RMSNormalization", since=23)
-def rms_normalization(call: Call, x: Node, scale: Node) -> Node:
-    """x / sqrt(mean(x^2) + epsilon) * scale over the axes from `axis` on."""
-    axes = range(call.axis(len(x.shape), -1), len(x.shape))
-    keep = [1 if i in axes else n for i, n in enumerate(x.shape)]
-    epsilon = call.number("epsilon", 1e-5)
-
-    def normalized(v: Node) -> Node:
-        power = ir.reshape(d.mean(ir.mul(v, v), axes), keep)
-        return d.div(v, ir.sqrt(d.add(power, epsilon)))
-    return d.mul(d.in_f32(normalized)(x), scale)
 
 
 @lowers("LpNormalization")

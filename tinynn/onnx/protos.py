@@ -6,6 +6,7 @@ file is read only from inside the model's own folder.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,28 +101,37 @@ def attribute(proto: Any, folder: Path | None) -> Any:
     return list(value) if is_list else value
 
 
-def declared(proto: Any, given: tuple[int, ...] | None) -> tuple[DType, tuple[int, ...]]:
-    """dtype and shape of a graph input. `given` fills in dimensions that the file leaves open."""
+def declared(proto: Any, shapes: Mapping[str, Sequence[int]]) -> tuple[DType, tuple[int, ...]]:
+    """dtype and shape of a graph input. `shapes` fills in what the file leaves open: by the name of
+    the input, or of a dimension (with one length)."""
     if not proto.type.HasField("tensor_type"):
         raise UnsupportedModel(f"input {proto.name!r} is not a tensor; "
                                "sequences, maps and optionals are not supported")
-    described = proto.type.tensor_type
+    described, given = proto.type.tensor_type, shapes.get(proto.name)
     if not described.HasField("shape"):
         if given is None:
-            raise ModelError(f"input {proto.name!r} has no shape; give one with `shapes`")
-        return element_type(described.elem_type), given
-    dims: list[int | str] = [
-        d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else d.dim_param or "?"
-        for d in described.shape.dim]
+            raise ModelError(f"input {proto.name!r} has no shape; give one, such as "
+                             f"--shape {proto.name}=1x3x224x224")
+        return element_type(described.elem_type), tuple(given)
+    dims = [_length(d, shapes) for d in described.shape.dim]
     spelt = "(" + ", ".join(map(str, dims)) + ")"
     if given is None:
         if any(isinstance(d, str) for d in dims):
-            raise ModelError(f"input {proto.name!r} has the open shape {spelt}; "
-                             f"give the shape to compile for with `shapes`")
-        given = tuple(int(d) for d in dims)
+            example = "x".join("1" if isinstance(d, str) else str(d) for d in dims)
+            raise ModelError(f"input {proto.name!r} has the open shape {spelt}; give the shape to "
+                             f"compile for, such as --shape {proto.name}={example}")
+        given = [int(d) for d in dims]
     fits = len(given) == len(dims) and all(
         isinstance(d, str) or d == n for d, n in zip(dims, given, strict=True))
     if not fits or any(n < 0 for n in given):
         raise ModelError(f"input {proto.name!r} has the shape {spelt} in the file; "
-                         f"{given} does not fit it")
-    return element_type(described.elem_type), given
+                         f"{tuple(given)} does not fit it")
+    return element_type(described.elem_type), tuple(given)
+
+
+def _length(dimension: Any, shapes: Mapping[str, Sequence[int]]) -> int | str:
+    """The length of a dimension; its name or "?" where that is open."""
+    if dimension.HasField("dim_value") and dimension.dim_value >= 0:
+        return int(dimension.dim_value)
+    bound = shapes.get(dimension.dim_param, ()) if dimension.dim_param else ()
+    return bound[0] if len(bound) == 1 else dimension.dim_param or "?"

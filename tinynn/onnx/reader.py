@@ -62,7 +62,7 @@ def import_model(model: str | os.PathLike[str] | bytes | ModelProto,
     """Read a model.
 
     model: path, bytes of a file, or a ModelProto.
-    shapes: input name -> shape, for inputs whose shape the file leaves open.
+    shapes: input name -> shape, or name of a dimension -> (length,), where the file leaves it open.
     state: input name -> name of the output that is its value in the next run.
     Raises ModelError if the model is invalid, UnsupportedModel (with every unsupported node) if
     it uses what is not supported, MetadataError if its metadata is refused.
@@ -72,7 +72,7 @@ def import_model(model: str | os.PathLike[str] | bytes | ModelProto,
         _check_functions(proto)
         proto = onnx.inliner.inline_local_functions(proto)
     importer = _Importer(proto, folder)
-    graph = importer.graph(name, dict(shapes or {}))
+    graph = importer.graph(name, shapes or {})
     graph.state.update(state or {})
     graph.metadata.update(read_metadata(proto, graph))
     graph.metadata["source"] = {
@@ -227,7 +227,7 @@ class _Importer:
                 "\nReplace these operators where the model is exported, or add a lowering to "
                 "tinynn/onnx.")
 
-    def graph(self, name: str, shapes: dict[str, Sequence[int]]) -> Graph:
+    def graph(self, name: str, shapes: Mapping[str, Sequence[int]]) -> Graph:
         proto = self.proto.graph
         stored = {t.name for t in proto.initializer}
         inputs: dict[str, Node] = {}
@@ -236,14 +236,14 @@ class _Importer:
                 continue
             if info.name in inputs:
                 raise ModelError(f"two inputs are called {info.name!r}")
-            given = shapes.pop(info.name, None)
             try:
-                dtype, shape = declared(info, None if given is None else tuple(given))
+                dtype, shape = declared(info, shapes)
             except UnsupportedModel as error:
                 raise UnsupportedModel(f"{error}{self._read_by(info.name)}") from error
             inputs[info.name] = ir.input_(info.name, dtype, shape)
-        if shapes:
-            raise ModelError(f"`shapes` names {sorted(shapes)}; the inputs are {list(inputs)}")
+        dimensions = {d.dim_param for info in proto.input for d in info.type.tensor_type.shape.dim}
+        if unknown := sorted(set(shapes) - set(inputs) - dimensions):
+            raise ModelError(f"a shape is given for {unknown}; the inputs are {list(inputs)}")
         names = [o.name for o in proto.output]
         if len(set(names)) != len(names):
             raise ModelError(f"an output is listed twice: {names}")

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypeGuard
+from functools import partial
 
 from tinynn.contract import Contract, Operand
 from tinynn.index import Axis, ceil_div, of, ravel
 from tinynn.ir import DType
 from tinynn.kernel import Load, Tensor, Value, value_axes, values_of
 from tinynn.pack import batch_axes
+from tinynn.packed import innermost_load, with_load
 from tinynn.render.c_function import (
     Function,
     OpenLoop,
@@ -29,7 +30,16 @@ from tinynn.render.c_function import (
     open_vector_loop,
     store,
 )
-from tinynn.render.c_values import Block, Scope, condition_text, index_text, literal
+from tinynn.render.c_packed import (
+    begin_sums,
+    end_sum,
+    fill_word,
+    group_word,
+    multiply_groups,
+    open_groups,
+)
+from tinynn.render.c_values import VARIABLE, Block, Scope, condition_text, index_text, literal
+from tinynn.render.c_vectors import finish_vectors, open_vectors, stores_vectors
 
 FETCH_AHEAD = 8192  # bytes: weights on their way from memory while earlier ones are multiplied
 
@@ -44,7 +54,7 @@ def render_contract(plan: Contract) -> Function:
               for i, (a, n) in enumerate(zip(plan.columns, plan.box, strict=True))]
     groups = [Axis("group", plan.groups)] if plan.groups > 1 else []
     if plan.cols.packed is None:
-        block.add(f"_Alignas(64) float panel[{plan.depth} * {_pitch(plan)}];")
+        block.add(f"_Alignas(64) {_element(plan)} panel[{plan.depth} * {_pitch(plan)}];")
     rows_first = plan.rows.packed is None and _same_rows(plan)
     if rows_first:
         block.add("const int64_t block = 0;")
@@ -65,7 +75,8 @@ def render_contract(plan: Contract) -> Function:
     block.open(f"for (int64_t block = {first}; block < {last}; ++block)")
     if not rows_first:
         _rows(block, plan, names)
-    block.add(f"_Alignas(64) float total[{plan.tile_rows} * {plan.panel_columns}];")
+    kind = VARIABLE[_sum_type(plan)]
+    block.add(f"_Alignas(64) {kind} total[{plan.tile_rows} * {plan.panel_columns}];")
     _tiles(block, plan, names)
     _finish_block(block, plan, names)
     return finish(block, kernel, tensors, plan.family)
@@ -74,6 +85,7 @@ def render_contract(plan: Contract) -> Function:
 def _arguments(plan: Contract) -> tuple[Tensor, ...]:
     """Tensors of the kernel, with packed operands in the place of what they were packed from."""
     found: dict[Tensor, None] = {plan.kernel.tensor: None}
+    found |= dict.fromkeys(t for t in (plan.start, plan.scale) if t is not None)
     for operand in (plan.cols, plan.rows):
         if operand.packed is not None:
             found[operand.packed] = None
@@ -117,31 +129,58 @@ def _pitch(plan: Contract) -> int:
     return 16 * (lines + 1 - lines % 2)
 
 
+def _sum_type(plan: Contract) -> DType:
+    """Type of a sum when it is finished."""
+    assert plan.kernel.reduction is not None
+    return plan.kernel.reduction.dtype
+
+
+def _element(plan: Contract) -> str:
+    """Type of what panels and rows hold."""
+    return "float" if plan.group == 1 else "uint32_t"
+
+
 def _stage_columns(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> None:
     """Copy the column operand into panel[k][column], zero beyond the last column."""
-    reduction = plan.kernel.reduction
-    assert reduction is not None
     pitch, depth = _pitch(plan), block.depth
-    for axis in reduction.axes:
-        block.loop(axis)
-    block.add(f"float *line = panel + ({_position(reduction.axes)}) * {pitch};")
+    step = _open_steps(block, plan)
+    block.add(f"{_element(plan)} *line = panel + ({step}) * {pitch};")
     inner = block.depth
-    if _is_row(plan.cols.value, plan.columns[-1]):
-        _stage_row(block, plan, names, plan.cols.value)
+    load = innermost_load(plan.cols.value)
+    if load is not None and _is_row(load, plan):
+        _stage_row(block, plan, names, load)
     else:
         place = _column_loops(block, plan)
-        value = Scope(block, names, plan.kernel.runtime).write(plan.cols.value)
-        block.add(f"line[{place}] = {value};")
+        block.add(f"line[{place}] = {_write(block, plan, names, plan.cols.value)};")
     block.close(block.depth - inner)
     block.open(f"for (int64_t i = columns; i < {plan.panel_columns}; ++i)")
     block.add("line[i] = 0;")
     block.close(block.depth - depth)
 
 
-def _is_row(value: Value, x: Axis) -> TypeGuard[Load]:
-    """Whether the value is read, and inside exactly for a range of x."""
-    return isinstance(value, Load) and bool(value.when) and all(
-        w.expr.is_affine and w.expr.coefficient(x) >= 0 for w in value.when)
+def _open_steps(block: Block, plan: Contract) -> str:
+    """Open the loops over the steps of a sum; the number of the step."""
+    if plan.group > 1:
+        return open_groups(block, plan)
+    for axis in plan.k_axes:
+        block.loop(axis)
+    return _position(plan.k_axes)
+
+
+def _write(block: Block, plan: Contract, names: Mapping[Tensor, str], value: Value) -> str:
+    """Write one element of a panel or of rows; its name."""
+    if plan.group > 1:
+        return group_word(block, plan, names, value)
+    return Scope(block, names, plan.kernel.runtime).write(value)
+
+
+def _is_row(load: Load, plan: Contract) -> bool:
+    """Whether the load is inside exactly for a range of the last column axis."""
+    x = plan.columns[-1]
+    grouped = {plan.k_axes[-1]} if plan.group > 1 else set()
+    return bool(load.when) and all(
+        w.expr.is_affine and w.expr.coefficient(x) >= 0 and not grouped & w.expr.axes
+        for w in load.when)
 
 
 def _stage_row(block: Block, plan: Contract, names: Mapping[Tensor, str], load: Load) -> None:
@@ -163,11 +202,12 @@ def _stage_row(block: Block, plan: Contract, names: Mapping[Tensor, str], load: 
         block.add(f"high = smaller(high, ({w.size + step - 1} - ({index_text(rest)})) / {step});")
     block.add(f"low = smaller(low, end{last});")
     block.add("high = larger(low, high);")
-    fill = f"line[{place}] = {literal(load.fill, load.dtype)};"
+    fill = literal(load.fill, load.dtype) if plan.packing is None else fill_word(plan.packing)
+    fill = f"line[{place}] = {fill};"
     block.add(f"for (int64_t {x.name} = start{last}; {x.name} < low; ++{x.name}) {fill}")
     block.open(f"for (int64_t {x.name} = low; {x.name} < high; ++{x.name})")
-    value = Scope(block, names, plan.kernel.runtime).write(replace(load, when=()))
-    block.add(f"line[{place}] = {value};")
+    value = with_load(plan.cols.value, replace(load, when=()))
+    block.add(f"line[{place}] = {_write(block, plan, names, value)};")
     block.close()
     block.add(f"for (int64_t {x.name} = high; {x.name} < end{last}; ++{x.name}) {fill}")
 
@@ -175,12 +215,14 @@ def _stage_row(block: Block, plan: Contract, names: Mapping[Tensor, str], load: 
 def _rows(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> None:
     """Declare `rows`: [k][row] of this block, from the packed constant or copied here."""
     packed = plan.rows.packed
-    reduction = plan.kernel.reduction
-    assert reduction is not None
     tile = plan.tile_rows
     if packed is not None:
         size = plan.depth * tile
-        start = f"{names[packed]} + ({_matrix(plan, plan.rows, plan.blocks)}block) * {size}"
+        start = f"({_matrix(plan, plan.rows, plan.blocks)}block) * {size}"
+        if plan.group > 1:
+            block.add(f"const uint32_t *rows = (const uint32_t *){names[packed]} + {start};")
+            return
+        start = f"{names[packed]} + {start}"
         if packed.dtype is DType.F32:
             block.add(f"const float *rows = {start};")
             return
@@ -192,13 +234,12 @@ def _rows(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> None:
         block.add(f"for (int64_t i = {whole}; i < {size}; ++i) rows[i] = load_f16(half[i]);")
         return
     depth = block.depth
-    block.add(f"float rows[{plan.depth} * {tile}];")
+    block.add(f"{_element(plan)} rows[{plan.depth} * {tile}];")
     block.open(f"for (int64_t r = 0; r < {tile}; ++r)")
     _declare_row(block, plan, clamp=True)
-    for axis in reduction.axes:
-        block.loop(axis)
-    value = Scope(block, names, plan.kernel.runtime).write(plan.rows.value)
-    block.add(f"rows[({_position(reduction.axes)}) * {tile} + r] = {value};")
+    step = _open_steps(block, plan)
+    value = _write(block, plan, names, plan.rows.value)
+    block.add(f"rows[({step}) * {tile} + r] = {value};")
     block.close(block.depth - depth)
 
 
@@ -228,23 +269,45 @@ def _tiles(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> None:
     block.open(f"for (int64_t tile = 0; tile < columns; tile += {plan.tile_columns})")
     if packed is None:
         pitch = _pitch(plan)
-        block.add("const float *cols = panel + tile;")
+        block.add(f"const {_element(plan)} *cols = panel + tile;")
     else:
         pitch = plan.tile_columns
-        kind = "uint16_t" if packed.dtype is DType.F16 else "float"
+        kind = "uint16_t" if packed.dtype is DType.F16 else _element(plan)
         tiles = ceil_div(plan.columns[-1].size, pitch)
         number = f"{_matrix(plan, plan.cols, tiles)}(start0 + tile) / {pitch}"
-        block.add(f"const {kind} *cols = {names[packed]} + ({number}) * {plan.depth * pitch};")
-    for r in range(tile):
-        block.add(" ".join(f"f32x{lanes} c{r}_{t} = {{0}};" for t in range(vectors)))
+        start = f"(const {kind} *){names[packed]} + ({number}) * {plan.depth * pitch}"
+        block.add(f"const {kind} *cols = {start};")
+    if plan.start is not None:
+        matrix = (_matrix(plan, plan.rows, plan.blocks) + "block" if packed is None else number)
+        begin_sums(block, plan, names, matrix)
+    else:
+        for r in range(tile):
+            block.add(" ".join(f"f32x{lanes} c{r}_{t} = {{0}};" for t in range(vectors)))
     block.open(f"for (int64_t k = 0; k < {plan.depth}; ++k)")
-    if plan.rows.packed is not None and plan.rows.packed.dtype is DType.F16:
+    if plan.rows.packed is not None and plan.rows.packed.dtype is not DType.F32:
         # The next block, from memory to the cache while this one is computed.
-        block.add(f"__builtin_prefetch(half + {plan.depth * tile} + k * {tile});")
+        rows = "rows" if plan.group > 1 else "half"
+        block.add(f"__builtin_prefetch({rows} + {plan.depth * tile} + k * {tile});")
     if packed is not None:
-        ahead = FETCH_AHEAD // packed.dtype.itemsize
-        for line in range(0, pitch, 64 // packed.dtype.itemsize):
-            block.add(f"__builtin_prefetch(cols + {ahead + line} + k * {pitch});")
+        nbytes = packed.dtype.itemsize * plan.group
+        for line in range(0, pitch, 64 // nbytes):
+            block.add(f"__builtin_prefetch(cols + {FETCH_AHEAD // nbytes + line} + k * {pitch});")
+    if plan.group > 1:
+        multiply_groups(block, plan, pitch)
+    else:
+        _multiply(block, plan, pitch)
+    block.close()
+    for r in range(tile):
+        for t in range(vectors):
+            place = f"total + {r * plan.panel_columns + t * lanes} + tile"
+            block.add(f"store_f32x{lanes}({place}, c{r}_{t});" if plan.start is None
+                      else end_sum(plan, place, r, t))
+    block.close()
+
+
+def _multiply(block: Block, plan: Contract, pitch: int) -> None:
+    """The step of a tile: every row times every vector of columns."""
+    tile, vectors, lanes, packed = (plan.tile_rows, plan.tile_vectors, plan.lanes, plan.cols.packed)
     half = packed is not None and packed.dtype is DType.F16
     load = f"widen_f16x{lanes}" if half else f"load_f32x{lanes}"
     for t in range(vectors):
@@ -252,12 +315,6 @@ def _tiles(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> None:
     for r in range(tile):
         block.add(f"const float s{r} = rows[k * {tile} + {r}];")
         block.add(" ".join(f"c{r}_{t} += s{r} * b{t};" for t in range(vectors)))
-    block.close()
-    for r in range(tile):
-        for t in range(vectors):
-            place = f"total + {r * plan.panel_columns + t * lanes} + tile"
-            block.add(f"store_f32x{lanes}({place}, c{r}_{t});")
-    block.close()
 
 
 def _finish_block(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> None:
@@ -271,9 +328,18 @@ def _finish_block(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> 
         last = "count"
     block.open(f"for (int64_t r = 0; r < {last}; ++r)")
     _declare_row(block, plan, clamp=False)
+    last_column = plan.columns[-1]
+    pieces = {min(plan.box[-1], last_column.size - start)
+              for start in range(0, last_column.size, plan.box[-1])}
+    if min(pieces) >= plan.lanes and stores_vectors(kernel, last_column):
+        open_row = partial(open_vectors, lanes=plan.lanes)
+        place = _column_loops(block, plan, open_row)
+        total = f"total + r * {plan.panel_columns} + {place}"
+        finish_vectors(block, names, kernel, last_column, plan.lanes, total)
+        return
     ragged = plan.box[-1] % plan.lanes or plan.columns[-1].size % plan.box[-1]
     place = _column_loops(block, plan, open_vector_loop if ragged else open_loop)
-    block.add(f"const float reduced = total[r * {plan.panel_columns} + {place}];")
+    block.add(f"const {VARIABLE[_sum_type(plan)]} reduced = total[r * {plan.panel_columns} + {place}];")
     store(block, Scope(block, names, kernel.runtime, {id(kernel.reduction): "reduced"}), kernel)
 
 

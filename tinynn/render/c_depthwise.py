@@ -3,7 +3,8 @@
     for every batch of planes (each a chunk of output rows of one input plane)
         copy the input rows they need, with their border, to local memory
         for every output of a plane (usually one)
-            for every tile of rows x vectors: add up the products of all taps in registers
+            for every tile of rows x vectors: add up the products of all taps in registers,
+                or keep the largest
         for every output of a plane: epilogue and store
 
 Small planes come in batches, because a processor waits when it reads in pieces of another size what
@@ -19,7 +20,8 @@ from dataclasses import replace
 from tinynn.cost import points
 from tinynn.depthwise import Depthwise
 from tinynn.index import Axis, Expr, ceil_div, of, ravel, round_up
-from tinynn.kernel import Tensor
+from tinynn.ir import DType, Op
+from tinynn.kernel import Tensor, Value
 from tinynn.render.c_function import (
     Function,
     arguments,
@@ -29,11 +31,12 @@ from tinynn.render.c_function import (
     open_vector_loop,
     store,
 )
-from tinynn.render.c_values import Block, Scope, index_text, literal
+from tinynn.render.c_values import Block, Scope, index_text, literal, lowest
+from tinynn.render.c_vectors import OPERATIONS, finish_vectors, open_vectors, stores_vectors
 
 
 def render_depthwise(plan: Depthwise) -> Function:
-    """The C function of a depthwise convolution or another sum over windows of a plane."""
+    """The C function of a depthwise convolution or of pooling."""
     kernel, y = plan.kernel, plan.y
     block = Block()
     tensors = arguments(kernel)
@@ -66,7 +69,8 @@ def _multiply(block: Block, plan: Depthwise, names: dict[Tensor, str]) -> None:
     for axis in plan.inner:
         block.loop(axis)
     _declare_total(block, plan)
-    _stage_weights(block, plan, names)
+    if plan.weights is not None:
+        _stage_weights(block, plan, plan.weights, names)
     block.open(f"for (int64_t top = start; top < stop; top += {plan.tile_rows})")
     step = plan.tile_vectors * plan.lanes
     # From right to left: what a tile stores beyond the end of its row is overwritten.
@@ -80,10 +84,21 @@ def _finish_plane(block: Block, plan: Depthwise, names: dict[Tensor, str]) -> No
     for inner in plan.inner:
         block.loop(inner)
     _declare_total(block, plan)
+    axis = plan.flat or x
+    rows = min(plan.chunk, (plan.y.position.size - 1) % plan.chunk + 1) if plan.flat else 1
+    if rows * x.size >= plan.wide and stores_vectors(kernel, axis):
+        place = f"total + {axis.name} - start * {x.size}"
+        if plan.flat is None:
+            block.open(f"for (int64_t {y.name} = start; {y.name} < stop; ++{y.name})")
+            place = f"total + ({y.name} - start) * {pitch} + {x.name}"
+            open_vectors(block, x.name, "0", str(x.size), plan.wide)
+        else:
+            open_vectors(block, axis.name, f"start * {x.size}", f"stop * {x.size}", plan.wide)
+        finish_vectors(block, names, kernel, axis, plan.wide, place)
+        return
     if plan.flat is not None:
-        axis = plan.flat.name
-        open_vector_loop(block, axis, f"start * {x.size}", f"stop * {x.size}")
-        block.add(f"const float reduced = total[{axis} - start * {x.size}];")
+        open_vector_loop(block, axis.name, f"start * {x.size}", f"stop * {x.size}")
+        block.add(f"const float reduced = total[{axis.name} - start * {x.size}];")
     else:
         block.open(f"for (int64_t {y.name} = start; {y.name} < stop; ++{y.name})")
         open_vector_loop(block, x.name, "0", str(x.size))
@@ -123,7 +138,7 @@ def _pitch(plan: Depthwise) -> int:
 
 def _fill(block: Block, plan: Depthwise, plane: str, first: str, last: str) -> None:
     """Set rows of a plane to the value outside of the input."""
-    pitch, fill = _pitch(plan), literal(plan.data.fill, plan.data.dtype)
+    pitch, fill = _pitch(plan), literal(plan.data.fill, DType.F32)
     block.add(f"for (int64_t i = ({first}) * {pitch}; i < ({last}) * {pitch}; ++i) "
               f"{plane}[i] = {fill};")
 
@@ -131,7 +146,7 @@ def _fill(block: Block, plan: Depthwise, plane: str, first: str, last: str) -> N
 def _stage_plane(block: Block, plan: Depthwise, names: dict[Tensor, str]) -> None:
     """Copy rows of the input into its plane, and set those outside of the input. The columns of the
     border stay as they are: every item has the same."""
-    data, (dim_y, dim_x) = plan.data, plan.dims
+    data, (dim_y, dim_x) = plan.data.load, plan.dims
     height, length = (data.tensor.shape[d] for d in plan.dims)
     for condition in data.when:
         if condition.expr == data.index[dim_y]:
@@ -160,8 +175,9 @@ def _stage_plane(block: Block, plan: Depthwise, names: dict[Tensor, str]) -> Non
         index[dim_y] = _variable("iy")
         index[dim_x] = _variable("q") * stride + shift
         load = replace(data, index=tuple(index), when=())
-        value = Scope(block, names, plan.kernel.runtime).write(load)
-        block.add(f"line[{phase * phase_pitch} + q] = {value};")
+        scope = Scope(block, names, plan.kernel.runtime)
+        scope.known[id(data)] = scope.write(load)
+        block.add(f"line[{phase * phase_pitch} + q] = {scope.write(plan.data.value)};")
         block.close()
 
 
@@ -170,24 +186,26 @@ def _variable(name: str) -> Expr:
     return Expr(((Axis(name, 1 << 62), 1),), 0)
 
 
-def _stage_weights(block: Block, plan: Depthwise, names: dict[Tensor, str]) -> None:
+def _stage_weights(block: Block, plan: Depthwise, weights: Value,
+                   names: dict[Tensor, str]) -> None:
     """Copy the weights of all taps into `taps`."""
     block.add(f"float taps[{plan.y.taps * plan.x.taps}];")
     block.loop(plan.y.tap)
     block.loop(plan.x.tap)
-    value = Scope(block, names, plan.kernel.runtime).write(plan.weights)
+    value = Scope(block, names, plan.kernel.runtime).write(weights)
     block.add(f"taps[{plan.y.tap.name} * {plan.x.taps} + {plan.x.tap.name}] = {value};")
     block.close(2)
 
 
 def _tile(block: Block, plan: Depthwise) -> None:
-    """Products of all taps for one tile, written out; each vector is loaded once for all rows."""
+    """The taps of one tile put together, written out; each vector is loaded once for all rows."""
     y, x, lanes = plan.y, plan.x, plan.lanes
     vectors = range(plan.tile_vectors)
     kind = f"f32x{lanes}"
+    start = "{0}" if _kind(plan) == "sum" else f"({kind}){{0}} + {lowest(DType.F32)}"
     block.add(f"const float *corner = plane + (top - start) * {y.stride * _pitch(plan)} + left;")
     for r in range(plan.tile_rows):
-        block.add(" ".join(f"{kind} c{r}_{t} = {{0}};" for t in vectors))
+        block.add(" ".join(f"{kind} c{r}_{t} = {start};" for t in vectors))
     for py in range(y.span(plan.tile_rows)):
         users = [(r, (py - r * y.stride) // y.dilation) for r in range(plan.tile_rows)
                  if (py - r * y.stride) % y.dilation == 0
@@ -199,10 +217,24 @@ def _tile(block: Block, plan: Depthwise) -> None:
             for t in vectors:
                 block.add(f"const {kind} v{t} = load_{kind}(corner + {place + t * lanes});")
             for r, ky in users:
-                block.add(" ".join(f"c{r}_{t} += taps[{ky * x.taps + kx}] * v{t};"
+                block.add(" ".join(_tap(plan, kind, f"c{r}_{t}", ky * x.taps + kx, f"v{t}")
                                    for t in vectors))
             block.close()
     for r in range(plan.tile_rows):
         row = f"total + (top - start + {r}) * {_total_pitch(plan)} + left"
         for t in vectors:
             block.add(f"store_{kind}({row} + {t * lanes}, c{r}_{t});")
+
+
+def _kind(plan: Depthwise) -> str:
+    reduction = plan.kernel.reduction
+    assert reduction is not None
+    return reduction.kind
+
+
+def _tap(plan: Depthwise, kind: str, total: str, tap: int, vector: str) -> str:
+    """The statement that puts one tap into an accumulator."""
+    if _kind(plan) == "max":
+        return f"{total} = {OPERATIONS[Op.MAX](kind, total, vector)};"
+    factor = "" if plan.weights is None else f"taps[{tap}] * "
+    return f"{total} += {factor}{vector};"

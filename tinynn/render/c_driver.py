@@ -26,10 +26,10 @@ enum { STACK_NBYTES = 4 << 20 };
 union attributes { char bytes[128]; long alignment; }; /* at least as large as any libc's */
 
 #if defined(__x86_64__)
-enum { FUTEX_CALL = 202 };
+enum { FUTEX_CALL = 202, AFFINITY_CALL = 203 };
 #define PAUSE() __builtin_ia32_pause()
 #else
-enum { FUTEX_CALL = 98 };
+enum { FUTEX_CALL = 98, AFFINITY_CALL = 122 };
 #define PAUSE() __asm__ volatile("yield")
 #endif
 enum { FUTEX_WAIT = 128, FUTEX_WAKE = 129, MOST_THREADS = 64, SPINS = 4000 };
@@ -61,7 +61,7 @@ static void signal_wait(struct signal *s, uint32_t old) {
 
 /* step, shares: what is offered. open: shares nobody has claimed, with the number of the offer in
    the upper half, so that a claim cannot hit a later offer. unfinished: shares not yet computed.
-   workers: threads started so far. */
+   workers: threads started so far. cores: of each thread plus one; 0 leaves it to the system. */
 static struct {
     const struct tinynn_step *step;
     int64_t shares, workers;
@@ -69,6 +69,7 @@ static struct {
     uint32_t running, stopping, unfinished;
     struct signal offered, finished;
     unsigned long handles[MOST_THREADS];
+    int32_t cores[MOST_THREADS];
 } pool;
 
 /* Claims and computes shares until none is open. */
@@ -84,7 +85,13 @@ static void help(void) {
         seen = __atomic_load_n(&pool.open, __ATOMIC_SEQ_CST);
     }
 }
-static void *work(void *unused) {
+static void *work(void *number) {
+    const int32_t core = pool.cores[(int64_t)number] - 1;
+    if (core >= 0) {
+        uint8_t set[128] = {0}; /* a bit per core */
+        set[core / 8 % sizeof set] = 1 << core % 8;
+        syscall(AFFINITY_CALL, 0, sizeof set, set);
+    }
     while (!__atomic_load_n(&pool.stopping, __ATOMIC_SEQ_CST)) {
         const uint32_t old = signal_read(&pool.offered);
         help();
@@ -119,6 +126,12 @@ EXPORT void tinynn_stop(void) {
     pool.workers = 0;
     __atomic_store_n(&pool.stopping, 0, __ATOMIC_SEQ_CST);
 }
+/* Gives worker threads their cores; the ones that are there are replaced. Not during a run. */
+EXPORT void tinynn_pin(const int32_t *cores, int64_t count) {
+    tinynn_stop();
+    for (int64_t i = 0; i < count && i < MOST_THREADS; ++i)
+        pool.cores[i] = cores[i] + 1;
+}
 /* Runs all steps on at most `threads` threads, and returns 0, or 1 if another run of this program
    is under way. If the system gives no more threads, the run goes on with those there are. */
 EXPORT int tinynn_run(const struct tinynn_step *steps, int64_t count, int64_t threads,
@@ -132,7 +145,8 @@ EXPORT int tinynn_run(const struct tinynn_step *steps, int64_t count, int64_t th
         pthread_attr_init(&attributes);
         pthread_attr_setstacksize(&attributes, STACK_NBYTES);
         while (pool.workers + 1 < threads && pool.workers < MOST_THREADS) {
-            if (pthread_create(&pool.handles[pool.workers], &attributes, work, 0))
+            if (pthread_create(&pool.handles[pool.workers], &attributes, work,
+                               (void *)pool.workers))
                 break;
             pool.workers += 1;
         }

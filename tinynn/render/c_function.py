@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tinynn.index import Axis
-from tinynn.ir import DType
-from tinynn.kernel import Kernel, Reduction, Tensor
+from tinynn.ir import DType, Op
+from tinynn.kernel import Compute, Kernel, Reduction, Tensor
 from tinynn.render.c_values import (
     STORAGE,
     VARIABLE,
@@ -141,9 +141,11 @@ def open_vector_loop(block: Block, name: str, start: str, end: str) -> None:
 
 def store(block: Block, scope: Scope, kernel: Kernel) -> None:
     """Write the value of a kernel and store it, or combine it with what is there (SCATTER)."""
-    text = scope.write(kernel.value)
+    dtype, value = kernel.tensor.dtype, kernel.value
+    if isinstance(value, Compute) and value.op is Op.CAST and value.src[0].dtype is DType.F32:
+        value = value.src[0] if dtype in (DType.F16, DType.BF16) else value  # storing rounds
+    text = scope.write(value)
     scope.prepare([kernel.offset, *(w.expr for w in kernel.when)])
-    dtype = kernel.tensor.dtype
     place = f"out[{index_text(kernel.offset)}]"
     if kernel.scatter is None:
         block.add(f"{place} = {to_store(text, dtype)};")

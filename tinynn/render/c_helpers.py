@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+from tinynn.render.c_packed import PACKED_HELPERS
+
 _TYPES = """\
 typedef __INT8_TYPE__ int8_t;
 typedef __INT16_TYPE__ int16_t;
@@ -84,34 +86,6 @@ static inline float narrow_to_odd(double x) {
 }
 """
 
-_VECTORS = """\
-typedef float f32x4 __attribute__((vector_size(16)));
-typedef float f32x8 __attribute__((vector_size(32)));
-typedef float f32x16 __attribute__((vector_size(64)));
-"""
-
-
-def _vector_functions(lanes: int) -> str:
-    """Loads and stores of vectors at any address, and widening of f16 where types allow it."""
-    kind, size = f"f32x{lanes}", 4 * lanes
-    return f"""\
-static inline {kind} load_{kind}(const float *p) {{
-    {kind} v;
-    __builtin_memcpy(&v, p, {size});
-    return v;
-}}
-static inline void store_{kind}(float *p, {kind} v) {{ __builtin_memcpy(p, &v, {size}); }}
-#if defined(__F16C__) || defined(__aarch64__)
-typedef _Float16 f16x{lanes} __attribute__((vector_size({2 * lanes})));
-static inline {kind} widen_f16x{lanes}(const uint16_t *p) {{
-    f16x{lanes} v;
-    __builtin_memcpy(&v, p, {2 * lanes});
-    return __builtin_convertvector(v, {kind});
-}}
-#endif
-"""
-
-
 # C type -> (smallest, largest) value as C text, for saturating conversions.
 _INTEGERS = {
     "int8_t": ("-128", "127"),
@@ -126,13 +100,15 @@ _INTEGERS = {
 
 
 def _saturating() -> str:
-    """double -> integer: truncated, clamped to the range of the type, NaN gives 0."""
+    """double -> integer: truncated, clamped to the range of the type, NaN gives 0. The limits of
+    short integers are float, which makes vectors of them twice as long."""
     lines = ["/* Conversion to integers truncates and saturates; NaN gives 0. */"]
     for name, (low, high) in _INTEGERS.items():
-        lines.append(
-            f"static inline {name} to_{name}(double x) {{\n"
-            f"    return x != x ? 0 : x >= (double){high} ? {high}"
-            f" : x <= (double){low} ? {low} : ({name})x;\n}}")
+        kinds = [("", "double")] + ([("f32_", "float")] if len(high) <= len("65535") else [])
+        lines += [
+            f"static inline {name} to_{prefix}{name}({kind} x) {{\n"
+            f"    return x != x ? 0 : x >= ({kind}){high} ? {high}"
+            f" : x <= ({kind}){low} ? {low} : ({name})x;\n}}" for prefix, kind in kinds]
     return "\n".join(lines) + "\n"
 
 
@@ -150,6 +126,73 @@ _EXP2_SERIES = [
     1.0, 0.6931472029, 0.2402264791, 0.05550332471,
     0.009618437359, 0.001339887459, 0.0001535336206,
 ]
+
+
+def _vector_functions(lanes: int) -> str:
+    """Vectors of 32-bit numbers: loads and stores at any address, and what epilogues need."""
+    kind, mask, bits, size = f"f32x{lanes}", f"i32x{lanes}", f"u32x{lanes}", 4 * lanes
+    second = ", ".join(str(2 * i) for i in range(lanes))
+    series = _horner("f", _EXP2_SERIES, "f")
+    return f"""\
+typedef float {kind} __attribute__((vector_size({size})));
+typedef int32_t {mask} __attribute__((vector_size({size})));
+typedef uint32_t {bits} __attribute__((vector_size({size})));
+typedef uint16_t u16x{lanes} __attribute__((vector_size({2 * lanes})));
+typedef uint8_t u8x{lanes} __attribute__((vector_size({lanes})));
+static inline {kind} splat_{kind}(float x) {{ return x - ({kind}){{0}}; }}
+static inline {kind} load_{kind}(const float *p) {{
+    {kind} v;
+    __builtin_memcpy(&v, p, {size});
+    return v;
+}}
+static inline void store_{kind}(float *p, {kind} v) {{ __builtin_memcpy(p, &v, {size}); }}
+/* Every second element; the one behind the last is read too. */
+static inline {kind} load_second_{kind}(const float *p) {{
+    return __builtin_shufflevector(load_{kind}(p), load_{kind}(p + {lanes}), {second});
+}}
+static inline {kind} splat_u8_{kind}(uint8_t x) {{ return splat_{kind}(x); }}
+static inline {kind} load_u8_{kind}(const uint8_t *p) {{
+    u8x{lanes} v;
+    __builtin_memcpy(&v, p, {lanes});
+    return __builtin_convertvector(v, {kind});
+}}
+static inline {kind} load_second_u8_{kind}(const uint8_t *p) {{
+    u16x{lanes} v;
+    __builtin_memcpy(&v, p, {2 * lanes});
+    return __builtin_convertvector(v & 0xff, {kind});
+}}
+static inline {kind} select_{kind}({mask} which, {kind} a, {kind} b) {{
+    return ({kind})((which & ({mask})a) | (~which & ({mask})b));
+}}
+/* 2^x as exp2_f32 computes it; AVX-512 scales by 2^n in one instruction. */
+static inline {kind} exp2_{kind}({kind} x) {{
+#if defined(__AVX512DQ__) && {lanes} == 16
+    {kind} f, y;
+    __asm__("vreduceps $8, %1, %0" : "=v"(f) : "v"(x));
+    const {kind} series = {series};
+    __asm__("vscalefps %2, %1, %0" : "=v"(y) : "v"(series), "v"(x - f));
+    return y;
+#else
+    const {kind} low = splat_{kind}(-151.0f), high = splat_{kind}(129.0f);
+    const {kind} above = select_{kind}(x > low, x, low);
+    const {kind} y = select_{kind}(above < high, above, high);
+    const {kind} shifted = y + 0x1.8p+23f, f = y - (shifted - 0x1.8p+23f);
+    const {bits} n = ({bits})shifted << 23;
+    const {bits} half = ({bits})(({mask})n >> 1) & 0xff800000u;
+    const {kind} rest = ({kind})(n - half + 0x3f800000u);
+    const {kind} series = {series};
+    return select_{kind}(x == x, ({kind})(({bits})series + half) * rest, x);
+#endif
+}}
+#if defined(__F16C__) || defined(__aarch64__)
+typedef _Float16 f16x{lanes} __attribute__((vector_size({2 * lanes})));
+static inline {kind} widen_f16x{lanes}(const uint16_t *p) {{
+    f16x{lanes} v;
+    __builtin_memcpy(&v, p, {2 * lanes});
+    return __builtin_convertvector(v, {kind});
+}}
+#endif
+"""
 
 
 def _exp2() -> str:
@@ -289,5 +332,6 @@ static inline float sin_f32(float x) {{ return (float)sin_f64((double)x); }}
 
 def preamble() -> str:
     """All helpers, in an order in which they may be compiled."""
-    vectors = [_VECTORS, *map(_vector_functions, (4, 8, 16))]
-    return "\n".join([_TYPES, _HALVES, *vectors, _saturating(), _exp2(), _log2(), _sin()])
+    vectors = map(_vector_functions, (4, 8, 16))
+    return "\n".join([_TYPES, _HALVES, *vectors, PACKED_HELPERS, _saturating(), _exp2(), _log2(),
+                      _sin()])

@@ -71,7 +71,8 @@ def cast(text: str, source: DType, target: DType) -> str:
     if target is DType.BOOL:
         return f"({text} != 0)"
     if source.is_float and target.is_integer:
-        return f"to_{VARIABLE[target]}({text})"
+        short = source is not DType.F64 and target.itemsize <= 2
+        return f"to_{'f32_' if short else ''}{VARIABLE[target]}({text})"
     if target is DType.F16 and source is DType.F64:
         return f"round_f16(narrow_to_odd({text}))"
     return rounded(f"(({VARIABLE[target]}){text})", target)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tinynn.program import Buffer, TensorSpec
+from tinynn.program import Buffer, Step, TensorSpec
 from tinynn.runtime.layout import BLOB_ALIGN, DTYPES, HEADER_NBYTES, MEMORY_ALIGN, Fault
-from tinynn.runtime.manifest import Blob, Manifest, Target, nbytes_of
+from tinynn.runtime.manifest import PACKED_KINDS, Blob, Manifest, Target, nbytes_of
 
 
 def check_blobs(blobs: Sequence[Blob], manifest_nbytes: int, file_nbytes: int) -> None:
@@ -69,7 +69,10 @@ def memory_needed(manifest: Manifest, target: Target) -> int:
 def _blob(manifest: Manifest, index: int, kind: str, where: str) -> Blob:
     if index >= len(manifest.blobs) or manifest.blobs[index].kind != kind:
         raise Fault(where, f"{index} is not a blob of {kind}")
-    return manifest.blobs[index]
+    blob = manifest.blobs[index]
+    if blob.unpacked_nbytes is not None and kind not in PACKED_KINDS:
+        raise Fault(where, f"a blob of {kind} cannot be compressed")
+    return blob
 
 
 def _by_name(specs: Sequence[TensorSpec], where: str) -> dict[str, TensorSpec]:
@@ -90,6 +93,8 @@ def _check_borders(manifest: Manifest) -> None:
         if output is None or (output.dtype, output.shape) != (
                 state[name].dtype, state[name].shape):
             raise Fault(f"manifest, io.carry.{name}", f"no output {source!r} of the same type")
+    if len(set(manifest.carry.values())) != len(state):
+        raise Fault("manifest, io.carry", "an output is the next value of two states")
 
 
 def _check_buffers(manifest: Manifest, target: Target, where: str) -> None:
@@ -120,9 +125,22 @@ def _check_buffers(manifest: Manifest, target: Target, where: str) -> None:
         if buffer.nbytes != dense and (buffer.kind != "arena" or buffer.nbytes < dense):
             raise Fault(place, f"{buffer.nbytes} bytes do not fit {buffer.dtype}"
                         f"{list(buffer.shape)}")
+        if buffer.image is not None:
+            _check_image(buffer, place)
     for name in specs["output"]:
         if ("output", name) not in seen:
             raise Fault(f"{where}.buffers", f"output {name!r} has no buffer")
+
+
+def _check_image(buffer: Buffer, place: str) -> None:
+    """An image is rows of four numbers per texel, with a pitch that its width fits in."""
+    assert buffer.image is not None
+    width, height, pitch, channel = buffer.image
+    expected = {"half": "f16", "float": "f32"}[channel], (height, pitch, 4)
+    if buffer.kind not in ("arena", "weight") or width > pitch or (
+            buffer.dtype, buffer.shape) != expected:
+        raise Fault(place, f"{buffer.kind} {buffer.dtype}{list(buffer.shape)} is not an image of "
+                    f"{width} x {height} texels of {channel} with a pitch of {pitch}")
 
 
 def _check_weights(target: Target, blob: Blob, where: str) -> None:
@@ -164,8 +182,14 @@ def _overlaps(buffers: Sequence[Buffer]) -> Callable[[int], np.ndarray]:
 
 
 def _check_steps(target: Target, where: str) -> None:
-    """Walk through the steps, knowing after each which buffers hold a value."""
+    """Walk through the steps, knowing after each which buffers hold a value.
+
+    Buffers of one name and range are views of one memory: what is written to one is in all.
+    """
     overlap = _overlaps(target.buffers)
+    views: dict[tuple[str, str, int, int], list[int]] = {}
+    for i, buffer in enumerate(target.buffers):
+        views.setdefault(_range(buffer), []).append(i)
     holds = np.array([b.kind in ("input", "state", "weight") or b.nbytes == 0
                       for b in target.buffers], dtype=bool)
     for i, step in enumerate(target.steps):
@@ -175,6 +199,7 @@ def _check_steps(target: Target, where: str) -> None:
         if not step.writes or len(set(step.writes)) != len(step.writes) or any(
                 position >= len(step.args) for position in step.writes):
             raise Fault(place, f"writes {list(step.writes)} do not name arguments, each once")
+        _check_size(step, target.target.startswith("opencl"), place)
         written = {step.args[position] for position in step.writes}
         read = [arg for position, arg in enumerate(step.args) if position not in step.writes]
         for arg in read:
@@ -189,10 +214,26 @@ def _check_steps(target: Target, where: str) -> None:
             if len(shared & set(step.args)) > 1 or arg in read:
                 raise Fault(place, f"buffer {arg}, which it writes, overlaps another argument")
             holds[list(shared)] = False
-        holds[list(written)] = True
+        for arg in written:
+            holds[views[_range(target.buffers[arg])]] = True
     for i, buffer in enumerate(target.buffers):
         if buffer.kind == "output" and not holds[i]:
             raise Fault(f"{where}.steps", f"no step writes output {buffer.name!r}")
+
+
+def _range(buffer: Buffer) -> tuple[str, str, int, int]:
+    """Name and place of a memory: equal for the views of one."""
+    return buffer.kind, buffer.name, buffer.offset, buffer.nbytes
+
+
+def _check_size(step: Step, opencl: bool, place: str) -> None:
+    """OpenCL launches say how many work-items there are, in whole work-groups; others do not."""
+    sizes = step.global_size, step.local_size
+    fits = len(sizes[0]) == len(sizes[1]) == 3 and all(
+        whole % part == 0 for whole, part in zip(*sizes, strict=True))
+    if fits != opencl or (not opencl and sizes != ((), ())):
+        raise Fault(place, f"{list(sizes[0])} work-items in groups of {list(sizes[1])} do not fit "
+                    "the target")
 
 
 def _check_golden(manifest: Manifest) -> None:
@@ -206,5 +247,7 @@ def _check_golden(manifest: Manifest) -> None:
             raise Fault(where, "its outputs are not those of the program")
         for output in run.outputs:
             nbytes = nbytes_of(output.dtype, outputs[output.name].shape)
-            if output.offset + nbytes > blob.nbytes:
+            if output.sha256 is None and output.offset + nbytes > blob.nbytes:
                 raise Fault(where, f"output {output.name!r} is not inside the golden values")
+            if output.sha256 is not None and output.dtype != outputs[output.name].dtype:
+                raise Fault(where, f"output {output.name!r} is hashed as another type")

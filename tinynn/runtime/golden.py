@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 
 from tinynn.program import TensorSpec
-from tinynn.runtime.layout import DTYPES, FLOATS
+from tinynn.runtime.layout import DTYPES, FLOATS, sha256_hex
+from tinynn.runtime.manifest import GoldenOutput, GoldenRun, nbytes_of
+from tinynn.runtime.reader import Source
 
-Arrays = dict[str, np.ndarray[Any, Any]]
+Array = np.ndarray[Any, Any]
+Arrays = dict[str, Array]
 
 
 @dataclass(frozen=True)
@@ -50,20 +53,20 @@ def sample_inputs(specs: Iterable[TensorSpec], seed: int) -> Arrays:
     return arrays
 
 
-def bf16_bits(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def bf16_bits(values: Array) -> Array:
     """Finite float32 to bfloat16 bit patterns (uint16), rounded to nearest even."""
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32).astype(np.uint64)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16).reshape(values.shape)
 
 
-def as_numbers(array: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
+def as_numbers(array: Array, dtype: str) -> Array:
     """float64 values of a tensor of this dtype (bf16: bit patterns in uint16)."""
     if dtype == "bf16":
         array = (array.astype(np.uint32) << 16).view(np.float32)
     return array.astype(np.float64)
 
 
-def relative_error(got: np.ndarray[Any, Any], want: np.ndarray[Any, Any]) -> float:
+def relative_error(got: Array, want: Array) -> float:
     """|got - want| / |want| in the Euclidean norm; |got| if want is zero.
 
     Values that are not finite must agree exactly, otherwise the error is infinite.
@@ -76,3 +79,32 @@ def relative_error(got: np.ndarray[Any, Any], want: np.ndarray[Any, Any]) -> flo
     norm = float(np.linalg.norm(want[finite]))
     difference = float(np.linalg.norm(got[finite] - want[finite]))
     return difference / norm if norm else difference
+
+
+def stored_outputs(source: Source, run: GoldenRun) -> Arrays:
+    """The stored outputs of a golden run, as copies; without those that are stored as a hash."""
+    blob = source.blob(source.manifest.golden_blob)
+    shapes = {spec.name: spec.shape for spec in source.manifest.outputs}
+    arrays: Arrays = {}
+    for output in run.outputs:
+        if output.sha256 is None:
+            shape = shapes[output.name]
+            nbytes = nbytes_of(output.dtype, shape)
+            values = np.frombuffer(blob[output.offset:output.offset + nbytes], DTYPES[output.dtype])
+            arrays[output.name] = values.reshape(shape).copy()
+    return arrays
+
+
+def difference(got: Array, dtype: str, want: GoldenOutput, stored: Array | None) -> float:
+    """Relative error of an output of this dtype against a golden one, whose values are `stored`
+    unless only their hash is: then 0 or infinity."""
+    if stored is not None:
+        return relative_error(as_numbers(got, dtype), as_numbers(stored, want.dtype))
+    return 0.0 if sha256_hex(np.ascontiguousarray(got).tobytes()) == want.sha256 else float("inf")
+
+
+def is_finite(array: Array, dtype: str, scratch: Array) -> bool:
+    """Whether all numbers are finite. scratch: bool, of the same shape; saves an allocation."""
+    if dtype == "bf16":
+        return not bool(np.any((array & 0x7F80) == 0x7F80))  # all exponent bits set
+    return dtype not in FLOATS or bool(np.isfinite(array, out=scratch).all())

@@ -6,11 +6,14 @@ import platform
 from collections.abc import Collection
 from pathlib import Path
 
-# Features that each x86-64 level of the psABI adds, as Linux names them.
+# Features that each x86-64 level of the psABI adds, and instructions beyond them, as Linux names
+# them.
 _X86_LEVELS = {
     "cpu:x86-64-v2": "cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3",
     "cpu:x86-64-v3": "avx avx2 bmi1 bmi2 f16c fma abm movbe xsave",
     "cpu:x86-64-v4": "avx512f avx512bw avx512cd avx512dq avx512vl",
+    "cpu:x86-64-v4+vnni": "avx512_vnni",
+    "cpu:x86-64-v4+bf16+vnni": "avx512_bf16",
 }
 
 

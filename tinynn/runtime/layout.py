@@ -4,11 +4,15 @@
     64    manifest, canonical JSON: UTF-8, keys sorted, no spaces, no NaN or infinity
     ...   blobs, each aligned to 4096 bytes and listed with its sha256 in the manifest
 
+A blob lies there as it is, or compressed with bz2 where the manifest says how long its content is.
+(Every bz2 writes the same bytes; of deflate there are several writers.)
+
 Every byte of a file is covered: the header by comparison with file and manifest, the manifest by
 the hash in the header, blobs by the hashes in the manifest, and what lies between must be zero.
 """
 from __future__ import annotations
 
+import bz2
 import hashlib
 import json
 import struct
@@ -18,7 +22,8 @@ from typing import Any
 import numpy as np
 
 MAGIC = b"\x89TNN\r\n\x1a\n"  # not text: a transfer that changes line ends is noticed
-VERSION = (1, 0)  # major: older readers must refuse; minor: older readers may ignore new fields
+VERSION = (2, 0)  # major: older readers must refuse; minor: older readers may ignore new fields
+OLDEST_MAJOR = 1  # that this program still reads
 _HEADER = struct.Struct("<8sHHIQQ32s")
 HEADER_NBYTES = _HEADER.size
 MANIFEST_LIMIT = 16 << 20
@@ -44,6 +49,10 @@ class ArtifactError(ValueError):
 
 class UntrustedArtifact(ArtifactError):  # noqa: N818  (the public name of the contract)
     """A sound artifact whose machine code nobody on this machine has vouched for."""
+
+
+class DeviceLost(RuntimeError):  # noqa: N818  (named like the error of graphics drivers)
+    """A device that worked does not any more; another target can take over."""
 
 
 class Fault(Exception):  # noqa: N818  (becomes an ArtifactError once the file name is known)
@@ -79,9 +88,9 @@ class Header:
             raise Fault(f"header, byte {len(data)}", "the file ends inside the header")
         _, major, minor, manifest_nbytes, offset, file_nbytes, sha256 = _HEADER.unpack(
             data[:HEADER_NBYTES])
-        if major != VERSION[0]:
-            raise Fault("header, byte 8", f"artifact format {major}.{minor} is not the format "
-                        f"{VERSION[0]} that this program reads",
+        if not OLDEST_MAJOR <= major <= VERSION[0]:
+            raise Fault("header, byte 8", f"artifact format {major}.{minor} is none of the formats "
+                        f"{OLDEST_MAJOR} to {VERSION[0]} that this program reads",
                         "Install the tinydrive that wrote it, or compile the model again")
         if file_nbytes != len(data):
             kind = "truncated" if len(data) < file_nbytes else "longer than written"
@@ -130,3 +139,15 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def sha256_hex(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def unpack(data: bytes | memoryview, nbytes: int) -> bytes:
+    """The content of a compressed blob, which must have this length; never makes more of it."""
+    unpacker = bz2.BZ2Decompressor()
+    try:
+        content = unpacker.decompress(data, nbytes + 1)
+    except OSError:
+        content = b""
+    if len(content) != nbytes or not unpacker.eof or unpacker.unused_data:
+        raise ValueError(f"its compressed content is damaged or not {nbytes} bytes long")
+    return content

@@ -1,12 +1,15 @@
 """The manifest as typed values: every field is checked for type and range while it is read.
 
+Manifests of older formats are first brought to today's form: `upgrade`.
+
 `parse` knows what one field may be; `check.py` knows how fields must fit together.
 """
 from __future__ import annotations
 
+import copy
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +18,14 @@ from tinynn.runtime.layout import DTYPES, VERSION, Fault
 
 BUFFER_KINDS = ("input", "output", "state", "weight", "arena")
 BLOB_KINDS = ("weights", "code", "source", "golden")
+PACKED_KINDS = ("code", "source")  # that may be compressed
+IMAGE_CHANNELS = ("half", "float")
 MAX_THREADS = 64
 _MAX_NBYTES = 1 << 40  # of any one thing: far above every real model, far below overflow
+_MAX_UNPACKED = 64 << 20  # of a compressed blob
 _MAX_COUNT = 20_000  # of buffers, steps, weights in a target
 _MAX_RANK = 16
+_MAX_IMAGE = 1 << 16  # texels along one axis; what a device takes is for its runtime to see
 _MAX_DEPTH = 32  # of the model's metadata
 _SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -26,12 +33,16 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Blob:
-    """A range of the file, in bytes."""
+    """A range of the file, in bytes, and its hash as it lies there.
+
+    unpacked_nbytes: length of the content if it is stored compressed, otherwise None.
+    """
 
     kind: str
     offset: int
     nbytes: int
     sha256: str
+    unpacked_nbytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,12 +77,14 @@ class GoldenOutput:
     """A stored result: `dtype` is that of storage, `offset` is in the golden blob.
 
     tolerance: largest norm of the difference over norm of the stored value.
+    sha256: of the values, which are then not stored: they must be met exactly. Otherwise None.
     """
 
     name: str
     dtype: str
     offset: int
     tolerance: float
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -167,17 +180,48 @@ class _Item:
                 for key, value in self.value.items()}
 
 
+# Fields that format 2 added: where -> field -> what it is in format 1. "*": in every item.
+_ADDED: dict[str, dict[str, Any]] = {
+    "blobs.*": {"unpacked_nbytes": None},
+    "golden.runs.*.outputs.*": {"sha256": None},
+    "targets.*.buffers.*": {"image": None},
+    "targets.*.steps.*": {"schedule": "", "reason": "", "predicted_ns": 0, "bound": "",
+                          "global_size": [], "local_size": []},
+}
+
+
+def upgrade(data: Any, version: tuple[int, int]) -> None:
+    """Bring a manifest of an older format to today's form, in place; it is not checked yet."""
+    if version[0] < 2:
+        for path, fields in _ADDED.items():
+            for place in _places(data, path.split(".")):
+                for name, value in fields.items():
+                    place.setdefault(name, copy.copy(value))
+
+
+def _places(value: Any, path: list[str]) -> Iterator[dict[str, Any]]:
+    """Every object at a path in plain data."""
+    if not path:
+        if isinstance(value, dict):
+            yield value
+    elif path[0] == "*":
+        for item in value if isinstance(value, list) else ():
+            yield from _places(item, path[1:])
+    elif isinstance(value, dict):
+        yield from _places(value.get(path[0]), path[1:])
+
+
 def nbytes_of(dtype: str, shape: tuple[int, ...]) -> int:
     """Bytes of a dense tensor."""
     return math.prod(shape) * DTYPES[dtype].itemsize
 
 
 def parse(data: Any, version: tuple[int, int]) -> Manifest:
-    """Plain data to a Manifest; `version` is the header's. Raises Fault at the first wrong field.
+    """Plain data of today's form to a Manifest; raises Fault at the first wrong field.
 
-    Fields this program does not know are ignored if the file's minor version is newer.
+    version: the header's. Fields this program does not know are ignored if it is a newer minor one.
     """
-    top = _Item(data, "top level", lenient=version[1] > VERSION[1]).fields(
+    top = _Item(data, "top level", lenient=version > VERSION).fields(
         "format blobs compiler model io limits targets golden threads")
     if top["format"].value != list(version):
         raise top["format"].wrong(f"the version of the header, {list(version)}")
@@ -204,9 +248,11 @@ def parse(data: Any, version: tuple[int, int]) -> Manifest:
 
 
 def _blob(item: _Item) -> Blob:
-    f = item.fields("kind offset nbytes sha256")
+    f = item.fields("kind offset nbytes sha256 unpacked_nbytes")
+    unpacked = f["unpacked_nbytes"]
     return Blob(f["kind"].choice(BLOB_KINDS), f["offset"].integer(), f["nbytes"].integer(),
-                f["sha256"].matching(_SHA256, "a sha256"))
+                f["sha256"].matching(_SHA256, "a sha256"),
+                None if unpacked.value is None else unpacked.integer(high=_MAX_UNPACKED))
 
 
 def _spec(item: _Item) -> TensorSpec:
@@ -242,18 +288,34 @@ def _target(item: _Item) -> Target:
 
 
 def _buffer(item: _Item) -> Buffer:
-    f = item.fields("kind name dtype shape offset nbytes")
+    f = item.fields("kind name dtype shape offset nbytes image")
     return Buffer(f["kind"].choice(BUFFER_KINDS), f["name"].text(), f["dtype"].choice(DTYPES),
-                  f["shape"].shape(), f["offset"].integer(), f["nbytes"].integer())
+                  f["shape"].shape(), f["offset"].integer(), f["nbytes"].integer(),
+                  _image(f["image"]))
+
+
+def _image(item: _Item) -> tuple[int, int, int, str] | None:
+    """Width, height and pitch in texels, and what a texel is made of."""
+    if item.value is None:
+        return None
+    parts = item.items(4)
+    if len(parts) != 4:
+        raise item.wrong("width, height, pitch and kind of an image")
+    width, height, pitch = (part.integer(1, _MAX_IMAGE) for part in parts[:3])
+    return width, height, pitch, parts[3].choice(IMAGE_CHANNELS)
 
 
 def _step(item: _Item) -> Step:
-    f = item.fields("kernel args writes parts flop nbytes note")
+    f = item.fields("kernel args writes parts flop nbytes note schedule reason predicted_ns bound "
+                    "global_size local_size")
     return Step(f["kernel"].matching(_SYMBOL, "the name of a C function"),
                 tuple(entry.integer() for entry in f["args"].items()),
                 tuple(entry.integer() for entry in f["writes"].items()),
                 f["parts"].integer(1), f["flop"].integer(high=1 << 62),
-                f["nbytes"].integer(high=1 << 62), f["note"].text(4000))
+                f["nbytes"].integer(high=1 << 62), f["note"].text(4000), f["schedule"].text(),
+                f["reason"].text(4000), f["predicted_ns"].integer(high=1 << 62), f["bound"].text(),
+                *(tuple(entry.integer(1) for entry in f[size].items(3))
+                  for size in ("global_size", "local_size")))
 
 
 def _weight(item: _Item) -> WeightEntry:
@@ -268,6 +330,8 @@ def _golden_run(item: _Item) -> GoldenRun:
 
 
 def _golden_output(item: _Item) -> GoldenOutput:
-    f = item.fields("name dtype offset tolerance")
+    f = item.fields("name dtype offset tolerance sha256")
+    sha256 = f["sha256"]
     return GoldenOutput(f["name"].text(), f["dtype"].choice(DTYPES), f["offset"].integer(),
-                        f["tolerance"].number(0.0, 1.0))
+                        f["tolerance"].number(0.0, 1.0),
+                        None if sha256.value is None else sha256.matching(_SHA256, "a sha256"))

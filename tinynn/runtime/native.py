@@ -58,6 +58,19 @@ class Library:
             raise RuntimeError(f"{self._name}: running {len(steps)} steps with {threads} threads "
                                f"failed with status {status}. Try fewer threads.")
 
+    def pin(self, cores: Sequence[int]) -> None:
+        """Put the helper threads on these cores, also those that are started later."""
+        if not cores:
+            return
+        try:
+            pin = self._library.tinynn_pin
+        except AttributeError:
+            raise ArtifactError(f"{self._name}: the compiler that wrote it could not yet pin "
+                                "threads to cores. Compile the model again.") from None
+        pin.argtypes, pin.restype = [ctypes.c_void_p, ctypes.c_int64], None
+        numbers = np.array(cores, dtype=np.int32)
+        pin(numbers.ctypes.data, len(numbers))
+
     def close(self) -> None:
         """End the worker threads and unload. Call once."""
         self._stop()

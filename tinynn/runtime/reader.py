@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,16 +20,30 @@ from tinynn.runtime.layout import (
     Header,
     parse_json,
     sha256_hex,
+    unpack,
 )
-from tinynn.runtime.manifest import Blob, Manifest, parse
+from tinynn.runtime.manifest import Blob, Manifest, parse, upgrade
 
 _CHUNK_NBYTES = 1 << 20
+
+
+class Source(Protocol):
+    """What a runner reads a program from: a Reader, or a program that was just compiled."""
+
+    name: str
+    json: dict[str, Any]
+    manifest: Manifest
+
+    def blob(self, index: int) -> memoryview: ...
+    def code(self, index: int) -> bytes: ...
+    def text(self, index: int) -> str: ...
+    def release_pages(self) -> None: ...
 
 
 class Reader:
     """A sound artifact.
 
-    name: for messages. json: the manifest as plain data. manifest: the same, typed.
+    name: for messages. json: the manifest as plain data in today's form. manifest: the same, typed.
     sha256: of the manifest; it identifies the artifact, because the manifest holds the hashes of
     all blobs.
 
@@ -63,6 +77,7 @@ class Reader:
             raise Fault(f"manifest, bytes {HEADER_NBYTES} to {end}, or its hash at byte 32",
                         "the sha256 of the manifest is not the one in the header")
         self.json: dict[str, Any] = parse_json(raw)
+        upgrade(self.json, header.version)
         self.manifest: Manifest = parse(self.json, header.version)
         check_blobs(self.manifest.blobs, header.manifest_nbytes, header.file_nbytes)
         for blob in self.manifest.blobs:
@@ -114,9 +129,13 @@ class Reader:
             raise Fault(f"padding, bytes {start} to {end}", "it is not zero")
 
     def blob(self, index: int) -> memoryview:
-        """Bytes of a blob; valid until close()."""
+        """Bytes of a blob as they lie in the file; valid until close()."""
         blob = self.manifest.blobs[index]
         return self._view[blob.offset:blob.offset + blob.nbytes]
+
+    def text(self, index: int) -> str:
+        """A blob of source text."""
+        return self.code(index).decode(errors="replace")
 
     def release_pages(self) -> None:
         """Let the system take back the memory of what was read so far; a later read maps again."""
@@ -124,11 +143,16 @@ class Reader:
             self._data.madvise(mmap.MADV_DONTNEED)
 
     def code(self, index: int) -> bytes:
-        """A copy of a blob, checked again: a file can change between check and use."""
-        code = bytes(self.blob(index))
-        if sha256_hex(code) != self.manifest.blobs[index].sha256:
+        """The content of a blob, checked again: a file can change between check and use."""
+        blob, stored = self.manifest.blobs[index], bytes(self.blob(index))
+        if sha256_hex(stored) != blob.sha256:
+            # Either the file changed, or nobody has waited for the hashes and it is damaged.
             raise ArtifactError(f"{self.name}: the file changed while it was read. Load it again.")
-        return code
+        try:
+            return stored if blob.unpacked_nbytes is None else unpack(stored, blob.unpacked_nbytes)
+        except ValueError as error:
+            raise ArtifactError(f"{self.name}: blob {index} ({blob.kind}): {error}. Compile the "
+                                "model again.") from None
 
     def data(self) -> bytes:
         """The whole file."""

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tinynn import derived, ir, testing
+from tinynn import derived, ir
 from tinynn.ir import DType, Graph, Node
 from tinynn.onnx.reader import import_model
 from tinynn.simplify import simplify, widen_f16
+from tinynn.tests.random_graphs import STEPS, graphs
 
 _MAKE = Path(__file__).resolve().parents[2].parent / "shared/models/make_driving_models.py"
 
@@ -44,7 +45,7 @@ _MATMULS = (((1, 5), (5, 1)), ((3, 64), (64, 40)), ((2, 10, 64), (64, 100)), ((1
 def random_graphs() -> list[Graph]:
     """Random graphs, the same in every run: two for each kind of step and 100 of all kinds."""
     found: list[Graph] = []
-    for ops, count in (*(((step,), 2) for step in testing.STEPS), (tuple(testing.STEPS), 100)):
+    for ops, count in (*(((step,), 2) for step in STEPS), (tuple(STEPS), 100)):
         found += _draw(ops, count)
     return found
 
@@ -54,7 +55,7 @@ def _draw(ops: Sequence[str], count: int) -> list[Graph]:
 
     @settings(max_examples=count, derandomize=True, database=None, phases=[Phase.generate],
               deadline=None, suppress_health_check=list(HealthCheck))
-    @given(testing.graphs(16, tuple(DType), ops, empty_axes=True, special=True))
+    @given(graphs(16, tuple(DType), ops, empty_axes=True, special=True))
     def collect(graph: Graph) -> None:
         found.append(graph)
 

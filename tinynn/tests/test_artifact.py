@@ -1,10 +1,12 @@
 """The artifact file: layout, the same bytes every time, and every kind of damage is noticed."""
 from __future__ import annotations
 
+import bz2
 import json
 import stat
 import struct
 import tomllib
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,7 @@ from tinynn.runtime.layout import (
     parse_json,
     sha256_hex,
 )
+from tinynn.runtime.manifest import upgrade
 from tinynn.runtime.reader import read
 from tinynn.tests import handmade
 
@@ -74,7 +77,8 @@ def test_layout_is_as_documented() -> None:
     assert all(blob["offset"] % 4096 == 0 for blob in manifest["blobs"])
     source = next(blob for blob in manifest["blobs"] if blob["kind"] == "source")
     stored = SOUND[source["offset"]:source["offset"] + source["nbytes"]]
-    assert stored.decode() == handmade.SOURCE
+    assert source["unpacked_nbytes"] == len(handmade.SOURCE)
+    assert bz2.decompress(stored).decode() == handmade.SOURCE
     expect = manifest["targets"][0]["expect"]
     assert expect == {"steps": 3, "flop": 16, "nbytes": 116}
     # arena 64, weights 64 + 16, x 16, memory 16, next 16, total 4
@@ -238,19 +242,66 @@ def test_random_damage_is_always_refused(flips: list[tuple[int, int]]) -> None:
 # Versions
 
 def test_newer_major_is_refused() -> None:
-    data = with_manifest(lambda m: m.update(format=[2, 0]), version=(2, 0))
-    assert "artifact format 2.0 is not the format 1" in refusal(data)
+    data = with_manifest(lambda m: m.update(format=[3, 0]), version=(3, 0))
+    assert "artifact format 3.0 is none of the formats 1 to 2" in refusal(data)
     assert "compile the model again" in refusal(data)
 
 
 def test_unknown_fields_of_a_newer_minor_are_ignored() -> None:
     def add(m: dict[str, Any]) -> None:
-        m["format"] = [1, 7]
+        m["format"] = [2, 7]
         m["added"] = {"x": 1}
         m["targets"][0]["added"] = 1
         m["targets"][0]["steps"][0]["added"] = 1
 
-    assert read(with_manifest(add, version=(1, 7))).manifest.name == "handmade"
+    assert read(with_manifest(add, version=(2, 7))).manifest.name == "handmade"
+
+
+def test_a_manifest_of_format_1_is_brought_to_the_present_form() -> None:
+    """What that format had not is as if it had been said: the handmade program with plain blobs."""
+    manifest = Artifact(SOUND).manifest
+    old: dict[str, Any] = {
+        "blobs": [{"kind": "code", "offset": 0}], "golden": {"runs": "damaged"},
+        "targets": [{"steps": [dict(manifest["targets"][0]["steps"][0])], "buffers": [3]}]}
+    for name in ("schedule", "reason", "predicted_ns", "bound", "global_size", "local_size"):
+        del old["targets"][0]["steps"][0][name]
+    upgrade(old, (1, 0))
+    assert old["blobs"][0]["unpacked_nbytes"] is None
+    assert old["targets"][0]["steps"][0] == manifest["targets"][0]["steps"][0]
+
+
+# Compressed blobs
+
+def with_source(stored: bytes, nbytes: int) -> bytes:
+    """The sound artifact with other bytes and another length in place of its source."""
+    (index, blob), = ((i, b) for i, b in enumerate(Artifact(SOUND).manifest["blobs"])
+                      if b["kind"] == "source")
+    changed = {**blob, "nbytes": len(stored), "sha256": sha256_hex(stored),
+               "unpacked_nbytes": nbytes}
+    assert len(stored) < 4096
+    data = with_manifest(put(f"blobs.{index}", changed))
+    return data[:blob["offset"]] + stored.ljust(4096, b"\0") + data[blob["offset"] + 4096:]
+
+
+@pytest.mark.parametrize(("stored", "nbytes"), [
+    (bz2.compress(bytes(50 << 20)), 1000),  # 50 MiB in a few dozen bytes
+    (bz2.compress(b"short"), 6), (bz2.compress(b"long"), 3), (bz2.compress(b"cut")[:-1], 3),
+    (bz2.compress(b"more") + b"!", 4), (b"no bz2", 6)])
+def test_compressed_blobs_that_are_not_what_they_say(stored: bytes, nbytes: int) -> None:
+    reader = read(with_source(stored, nbytes))  # reading a manifest unpacks nothing
+    index = reader.manifest.targets[0].source
+    tracemalloc.start()
+    with pytest.raises(ArtifactError, match=r"\(source\): its compressed content is damaged or"):
+        reader.text(index)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_only_text_and_code_are_compressed() -> None:
+    (index,) = (i for i, b in enumerate(Artifact(SOUND).manifest["blobs"])
+                if b["kind"] == "weights")
+    message = refusal(with_manifest(put(f"blobs.{index}.unpacked_nbytes", 128)))
+    assert "a blob of weights cannot be compressed" in message
 
 
 def test_unknown_fields_of_this_minor_are_refused() -> None:
@@ -288,6 +339,7 @@ T = "targets.0"
     ("blobs.0.nbytes", 1 << 39, "ends at byte"),
     ("blobs.0.sha256", "A" * 64, "should be a sha256"),
     ("blobs.0.kind", "pickle", "'pickle' should be one of weights, code"),
+    ("blobs.1.unpacked_nbytes", 1 << 30, "unpacked_nbytes: 1073741824 should be an integer from"),
     ("compiler.version", 3, "3 should be text"),
     ("model.metadata", [], "should be an object"),
     ("model.source_sha256", "", "should be a sha256"),
@@ -343,6 +395,7 @@ T = "targets.0"
     ("golden.runs.0.outputs", [], "not those of the program"),
     ("golden.runs.0.outputs.0.offset", 1 << 20, "not inside the golden values"),
     ("golden.runs.0.outputs.0.tolerance", 1e9, "a number from 0.0 to 1.0"),
+    ("golden.runs.0.outputs.0.sha256", "0", "should be a sha256"),
     ("golden.runs.0.seed", -1, "should be an integer"),
 ])
 def test_hostile_field(path: str, value: Any, words: str) -> None:
@@ -381,7 +434,8 @@ def test_any_value_anywhere_is_read_or_refused(path: str, value: Any) -> None:
     except ArtifactError:
         return
     plain_data = path.startswith(("model.metadata.", "model.options."))
-    number_or_null = type(value) in (int, float) and path.endswith(("threads", "tolerance"))
+    number_or_null = type(value) in (int, float, type(None)) and path.endswith(
+        ("threads", "tolerance", "unpacked_nbytes"))
     assert type(value) is type(old) or plain_data or number_or_null
 
 

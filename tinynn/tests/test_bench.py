@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+import tinynn
 import tinynn.__main__ as cli
 from tinynn import bench, bench_page
 from tinynn.bench import Comparison, Contender, Timing, Worker
@@ -98,7 +100,7 @@ def test_a_peer_that_runs_with_two_threads_only() -> None:
                         {"tinynn": "0.1.0", "openvino": "9"},
                         {"openvino, 1 thread": "the process was ended by SIGSEGV"})
     lines = bench.peer_lines(result)
-    assert lines[2].split() == ["openvino", "9", "-", "4.000", "1", "1"]
+    assert lines[2].split() == ["openvino", "9", "-", "-", "4.000", "4.000", "1", "1"]
     assert lines[3].split()[:3] == ["ratio", "-", "0.500"]
     assert lines[4] == "openvino, 1 thread: not measured, the process was ended by SIGSEGV"
 
@@ -120,7 +122,8 @@ def test_peers_of_a_model_with_half_inputs(tmp_path: Path, monkeypatch: pytest.M
     assert cli.main(["bench", str(path), "--runs", "4", "--threads", "1",
                      "--shape", "x=3x8"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["runtime", "version", "1", "thread", "first", "ms", "peak", "MiB"]
+    assert lines[0].split() == ["runtime", "version", "1", "thread", "p99", "first", "ms", "peak",
+                                "MiB"]
     ours, theirs = lines[1].split(), lines[2].split()
     assert (ours[0], theirs[0]) == ("tinynn", "onnxruntime")
     ratio = float(lines[3].split()[1])
@@ -168,7 +171,7 @@ def made_rows() -> list[Row]:
              "onnxruntime": {1: timing(6, peak=90 << 20), 2: timing(5, peak=110 << 20)},
              "openvino": {1: timing(4), 2: timing(2.5)}}
     fewer = {engine: times[engine] for engine in ("tinynn", "onnxruntime")}
-    compiled = Compiled(12.34, 2.0, 10_300_000, 10_000_000, 849_000_000)
+    compiled = Compiled(12.34, 2.0, 4.0, 10_300_000, 10_000_000, 849_000_000)
     return [Row("first", compiled, Comparison(times, {}, {}),
                 {"tinynn": 99.6, "onnxruntime": 250, "openvino": 300}),
             Row("second", compiled, Comparison(fewer, {}, {
@@ -191,9 +194,30 @@ def test_tables_of_the_page() -> None:
     assert "- second: openvino, 1 thread: openvino on second.onnx: it failed" in lines
     assert "Mean ratio at 2 threads: 0.60, largest 0.80." in lines
     lines = bench_page.size_table(made_rows(), engines, bare=10 << 20)
-    assert cells(lines, 2) == ["first", "10.0", "10.3", "+3.0%", "12.3", "2.0", "100", "250", "300",
+    assert cells(lines, 2) == ["first", "10.0", "10.3", "+3.0%", "12.3", "2.0", "4.0", "100", "250", "300",
                                "50", "100", "0", "0.50"]
-    assert cells(lines, 3)[8] == "-"
+    assert cells(lines, 3)[9] == "-"
+
+
+def test_tables_of_bf16_and_of_competing_processes() -> None:
+    times = {"tinynn": {1: timing(2), 2: timing(1)}, "openvino": {1: timing(4), 2: timing(4)}}
+    reduced = Comparison(times, {}, {}, "bf16", {"tinynn": 0.012, "openvino": 0.04})
+    rows = [replace(row, reduced=reduced, busy={"tinynn": timing(9)}) for row in made_rows()]
+    lines = bench_page.reduced_table(rows)
+    assert cells(lines, -2)[1:] == ["2.00", "4.00", "0.50", "1.00", "4.00", "0.25", "1.2e-02",
+                                    "4.0e-02"]
+    assert cells(bench_page.busy_table(rows), -2) == ["second", "2.0", "2.0", "9.0", "9.0"]
+    assert bench_page.reduced_table(made_rows()) == bench_page.busy_table(made_rows()) == []
+
+
+def test_a_reduced_precision_is_compared_with_the_like(tmp_path: Path) -> None:
+    """OpenVINO in bf16 too; both errors are against onnxruntime's f32."""
+    path = half_model(tmp_path / "half.onnx")
+    artifact = tmp_path / "half.tnn"
+    artifact.write_bytes(tinynn.compile(path, shapes={"x": (3, 8)}).to_bytes())
+    result = bench.compare_peers(artifact, path, [1], 2, trust=True, precision="bf16")
+    assert set(result.timings) | set(result.absent) == {"tinynn", "openvino"}
+    assert 0 <= result.errors["tinynn"] < 2e-3  # this one computes in f16 and f32
 
 
 def test_the_page_is_the_same_for_the_same_numbers() -> None:
@@ -203,25 +227,28 @@ def test_the_page_is_the_same_for_the_same_numbers() -> None:
     assert os.uname().nodename not in text
 
 
-def test_lines_of_code_are_counted_as_said(tmp_path: Path) -> None:
-    (tmp_path / "tests").mkdir()
-    (tmp_path / "tests" / "test_a.py").write_text("not counted at all\n")
-    (tmp_path / "a.py").write_text('"""Docstring\n\nof a module."""\n\n# a comment\nx = 1\n\n'
-                                   'def f():\n    """Docstring."""\n    return (x +\n      1)\n')
-    assert bench_page.source_lines(tmp_path)[0].startswith("4 lines in 1 files, 3.5 tokens a line")
-
-
 def test_the_command_that_writes_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "PEERS", ())
+    monkeypatch.setattr(bench, "PEERS", {})
     monkeypatch.setattr(bench_page, "LOADS", 1)
-    half_model(tmp_path / "half.onnx")
-    (tmp_path / "broken.onnx").write_bytes(b"\xff" * 100)
+    main_folder, others = tmp_path / "main", tmp_path / "others"
+    for folder in (main_folder, others):
+        folder.mkdir()
+    half_model(main_folder / "half.onnx")
+    half_model(main_folder / "same.onnx")  # left out: it is the same
+    half_model(others / "other.onnx")
+    (others / "broken.onnx").write_bytes(b"\xff" * 100)
     out = tmp_path / "page.md"
-    assert bench_page.main([str(tmp_path), "--markdown", str(out), "--runs", "2",
+    assert bench_page.main([str(main_folder), str(others), "--markdown", str(out), "--runs", "2",
                             "--shape", "x=3x8"]) == 0
     text = out.read_text(encoding="utf-8")
-    assert re.search(r"^\| half \| 0\.000 \| [\d.]+ \| - \| [\d.]+ \| - \|$", text, re.MULTILINE)
+    for name in ("half", "other"):
+        times = rf"^\| {name} \| 0\.000 \| [\d.]+ \| - \| [\d.]+ \| - \|$"
+        assert len(re.findall(times, text, re.MULTILINE)) == 1
+    assert "same" not in re.findall(r"^\| (\w+) \|", text, re.MULTILINE)
     assert re.search(r"^- broken: .*broken.onnx", text, re.MULTILINE)
+    busy = text[text.index("## With competing"):text.index("## Size and start")]
+    assert re.search(r"^\| half( \| [\d.]+){4} \|$", busy, re.MULTILINE)
+    assert "| other" not in busy
 
 
 def test_a_folder_without_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,9 +5,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tinynn import cache
+from tinynn import cache, interp, ir
+from tinynn.golden import make_golden
+from tinynn.ir import DType, Graph
 from tinynn.machine import MACHINES, Machine
 from tinynn.render import toolchain
 
@@ -129,6 +132,34 @@ def test_entries_not_used_for_longest_go_first(home: Path, built: list[Any],
     cache.build("c", V3)
     left = entries(home)
     assert len(left) == 2 and first in left and second not in left
+
+
+def test_golden_outputs_are_kept_as_long_as_their_graph_means_the_same(
+        home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[str] = []
+    run = interp.run
+
+    def counted(graph: Graph, inputs: Any) -> Any:
+        runs.append(graph.name)
+        return run(graph, inputs)
+
+    monkeypatch.setattr(interp, "run", counted)
+    x = ir.input_("x", DType.BF16, (3,))
+
+    def graph(factor: int) -> Graph:
+        y = ir.mul(x, ir.full((3,), factor, DType.BF16))
+        return Graph("g", {"x": x}, {"y": y, "z": ir.cast(y, DType.F64)})
+
+    first, again = make_golden(graph(2)), make_golden(graph(2))
+    assert len(runs) == len(first) == 2
+    for one, other in zip(first, again, strict=True):
+        assert one.tolerance == other.tolerance and list(one.outputs) == list(other.outputs)
+        for name, array in one.outputs.items():
+            assert array.dtype == other.outputs[name].dtype
+            np.testing.assert_array_equal(array, other.outputs[name])
+    changed = make_golden(graph(3))
+    assert len(runs) == 4
+    assert (changed[0].outputs["z"] != first[0].outputs["z"]).any()
 
 
 def test_the_place_of_the_cache() -> None:

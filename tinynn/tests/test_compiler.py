@@ -13,13 +13,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tinynn import derived, interp, ir, testing
+from tinynn import derived, interp, ir
 from tinynn.compiler import generate, lower
 from tinynn.ir import DType, Graph, Node
 from tinynn.machine import TargetError
 from tinynn.onnx.reader import import_model
 from tinynn.program import TargetCode, TensorSpec
 from tinynn.runtime.golden import relative_error, sample_inputs
+from tinynn.tests import random_graphs
 from tinynn.tests.direct import Arrays, Direct, assert_close, joined, run
 
 _COARSE = {np.dtype(np.float16): 2e-2, np.dtype(ml_dtypes.bfloat16): 8e-2}
@@ -33,13 +34,14 @@ def _agrees(graph: Graph, feed: Arrays, tolerance: float = 1e-4, threads: int = 
         assert_close({name: got[name]}, {name: value}, _COARSE.get(value.dtype, tolerance))
 
 
-@given(st.lists(testing.graphs(most_nodes=14, dtypes=tuple(DType), special=True, empty_axes=True),
-                min_size=10, max_size=10), st.integers(0, 2 ** 31), st.integers(1, 2))
+@given(st.lists(random_graphs.graphs(most_nodes=14, dtypes=tuple(DType), special=True,
+                                     empty_axes=True), min_size=10, max_size=10),
+       st.integers(0, 2 ** 31), st.integers(1, 2))
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 def test_random_graphs_of_all_operations_and_dtypes(
         graphs: list[Graph], seed: int, threads: int) -> None:
     graph = joined(graphs)
-    _agrees(graph, testing.random_inputs(graph, seed, special=True), threads=threads)
+    _agrees(graph, random_graphs.random_inputs(graph, seed, special=True), threads=threads)
 
 
 def _conv(rng: np.random.Generator, size: tuple[int, int], k: int, stride: int, dilation: int,
@@ -98,7 +100,7 @@ def _matmuls() -> list[Graph]:
 
 def test_convs_and_matmuls_on_every_level_and_any_number_of_threads() -> None:
     graph = joined(_convs() + _matmuls())
-    feed = testing.random_inputs(graph, 0)
+    feed = random_graphs.random_inputs(graph, 0)
     want = interp.run(graph, feed)
     for target in TARGETS:
         program = Direct(generate(graph, target))
@@ -181,7 +183,7 @@ def test_compiling_twice_gives_the_same_program() -> None:
 
 def test_unknown_precision_is_refused() -> None:
     x = ir.input_("x", DType.F32, (3,))
-    with pytest.raises(TargetError, match="precision 'int3' is not available"):
+    with pytest.raises(TargetError, match="precision 'int3' is not known"):
         lower(Graph("g", {"x": x}, {"y": ir.exp2(x)}), precision="int3")
 
 

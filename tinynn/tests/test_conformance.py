@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
-from tinynn import conformance
-from tinynn.conformance import Outcome
+from tinynn.tests import conformance
+from tinynn.tests.conformance import Outcome
 
 # The counts of docs/conformance.md, for the version of onnx they were made with.
 VERSION = "1.23.2"

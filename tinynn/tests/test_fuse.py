@@ -48,6 +48,31 @@ def test_a_reduction_with_two_readers_is_stored_with_the_reason() -> None:
     assert any("REDUCE" in note and "2 kernels read it" in note for note in fusion.notes)
 
 
+def test_a_permuted_result_is_written_along_its_own_rows() -> None:
+    x = _input(1, 16, 6, 6)
+    y = derived.conv(x, _weight(12, 16, 1, 1), [1, 1], [1, 1], [(0, 0), (0, 0)], 1)
+    (kernel,) = _fused(ir.permute(y, (0, 2, 3, 1)), x=x).kernels
+    assert [a.size for a in kernel.axes] == [6, 6, 12]
+    assert kernel.offset.coefficient(kernel.axes[-1]) == 1
+
+
+def test_a_sum_is_not_scattered_over_what_reads_it() -> None:
+    x = _input(1, 16, 6, 6)
+    y = derived.conv(x, _weight(4, 16, 1, 1), [1, 1], [1, 1], [(0, 0), (0, 0)], 1)
+    doubled = ir.permute(ir.reshape(y, (2, 2, 6, 6)), (2, 0, 3, 1))  # depth to space
+    fusion = _fused(ir.reshape(doubled, (12, 12)), x=x)
+    assert [k.reduction is not None for k in fusion.kernels] == [True, False]
+    assert any("REDUCE" in note and "another order" in note for note in fusion.notes)
+
+
+def test_relu_before_pooling_is_the_epilogue_of_the_sum() -> None:
+    x = _input(1, 8, 6, 6)
+    y = derived.conv(x, _weight(8, 8, 1, 1), [1, 1], [1, 1], [(0, 0), (0, 0)], 1)
+    pooled = ir.reduce(ir.window(derived.relu(y), [(2, 2, 2, 1), (3, 2, 2, 1)]), "max", (4, 5))
+    conv, pool = _fused(pooled, x=x).kernels
+    assert "MAX" in conv.note and isinstance(pool.reduction and pool.reduction.body, Load)
+
+
 def test_an_expensive_node_that_is_repeated_is_stored() -> None:
     x = _input(64, 1)
     y = ir.expand(ir.exp2(x), (64, 1000))

@@ -37,6 +37,13 @@ def test_reshape_that_regroups_axes_has_no_division() -> None:
     assert index == (a * 3 + b, c * 5 + d)
 
 
+def test_an_index_that_leaves_its_axis_stays_a_sum() -> None:
+    row, column = of(Axis("y", 4)) + -1, of(Axis("x", 5)) + -2
+    channel = of(Axis("c", 6))
+    index = reshape_index((constant(0), channel, row, column), (1, 6, 4, 5), (2, 3, 1, 4, 5))
+    assert index == (channel // 3, channel % 3, constant(0), row, column)
+
+
 def test_partly_aligned_reshape_keeps_one_division() -> None:
     i = of(Axis("i", 12))
     assert str(reshape_index((i,), (12,), (4, 3))[0]) == "(i)//3"

@@ -1,6 +1,7 @@
 """tinynn.compile from model to results, against onnxruntime and numpy."""
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import tinynn
 import tinynn.__main__ as cli
 from tinynn.render import toolchain
 from tinynn.runtime.golden import relative_error, sample_inputs
+from tinynn.tensor import trace
 
 
 def value(name: str, shape: list[Any], dtype: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
@@ -99,15 +101,36 @@ def test_state_survives_between_runs() -> None:
         for seed in (0, 1):
             inputs = sample_inputs(runner.inputs.values(), seed)
             want = reference({**inputs, "memory": memory})
-            agree(runner(inputs), want)
+            agree(runner(inputs, {"y": np.empty((4, 8), np.float32),
+                                  "total": np.empty((), np.float32)}), want)
             memory = want["y"]
         assert all(result.passed for result in runner.verify())
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_threads_stay_on_their_cores() -> None:
+    """A product that two threads share; the helper is the thread that is new."""
+    weight = np.random.RandomState(0).standard_normal((256, 256)).astype(np.float32)
+    artifact = tinynn.compile(trace(lambda x: {"y": x @ weight}, {"x": ("f32", (256, 256))}))
+    allowed = os.sched_getaffinity(0)
+    first, second = sorted(allowed)[:2]
+    before = set(os.listdir("/proc/self/task"))
+    try:
+        with tinynn.load(artifact.to_bytes(), trust=True, threads=2,
+                         cores=[second, first]) as runner:
+            assert os.sched_getaffinity(0) == {second}
+            assert all(result.passed for result in runner.verify())
+            (helper,) = set(os.listdir("/proc/self/task")) - before
+            assert os.sched_getaffinity(int(helper)) == {first}
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 @pytest.mark.parametrize(("state", "words"), [
     ({"memory": "z"}, "state memory=z: there is no such input and output"),
     ({"z": "y"}, "state z=y: there is no such input and output"),
-    ({"memory": "total"}, "both must have one type and shape")])
+    ({"memory": "total"}, "both must have one type and shape"),
+    ({"memory": "y", "x": "y"}, "output y is the next value of two inputs")])
 def test_state_that_does_not_fit(state: dict[str, str], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         tinynn.compile(model(), state=state)
@@ -145,10 +168,9 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
                      "--outputs", str(tmp_path / "out.npz")]) == 0
     given = {"x": np.ones((4, 8), np.float32), "memory": np.zeros((4, 8), np.float32)}
     agree(cli.load_arrays(tmp_path / "out.npz"), reference(given))
-    onnx.save(model(), source)
     capsys.readouterr()
     assert cli.main(["bench", str(path), "--runs", "5", "--against", str(source)]) == 0
-    assert "of onnxruntime's time" in capsys.readouterr().out
+    assert "of the faster peer's time" in capsys.readouterr().out
 
 
 def test_a_model_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

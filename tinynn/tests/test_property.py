@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tinynn import interp, testing
+from tinynn import interp
 from tinynn.ir import DType, Graph, Op
 from tinynn.machine import resolve_target
 from tinynn.simplify import simplify
-from tinynn.tests import direct
+from tinynn.tests import direct, random_graphs
 from tinynn.text import constants, parse_graph, print_graph
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -23,7 +23,7 @@ Backend = Callable[[Graph, Arrays], Arrays]
 
 # Many graphs are compiled at once: starting the compiler takes longer than one of them.
 _BATCHES = st.lists(
-    testing.graphs(most_nodes=14, dtypes=tuple(DType), special=True, empty_axes=True),
+    random_graphs.graphs(most_nodes=14, dtypes=tuple(DType), special=True, empty_axes=True),
     min_size=1, max_size=40)
 _SEEDS = st.integers(0, 2 ** 31)
 _COARSE = {DType.F16.numpy: 4e-3, DType.BF16.numpy: 3e-2}
@@ -66,7 +66,7 @@ def _told(graph: Graph, feed: Arrays, how: str) -> Iterator[None]:
 
 
 def _check_seeded(graphs: list[Graph], seed: int, special: bool, backend: Backend) -> None:
-    check(graphs, [testing.random_inputs(g, seed, special) for g in graphs], backend)
+    check(graphs, [random_graphs.random_inputs(g, seed, special) for g in graphs], backend)
 
 
 @given(_BATCHES, _SEEDS, st.booleans(), st.integers(1, 3))

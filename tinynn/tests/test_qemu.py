@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tinynn import derived, interp, ir, testing
+from tinynn import derived, interp, ir
 from tinynn.cost import MOST_LOCAL
 from tinynn.ir import DType, Graph, Op
 from tinynn.machine import MACHINES
-from tinynn.tests import sample_graphs
+from tinynn.tests import random_graphs, sample_graphs
 from tinynn.tests.direct import joined
 from tinynn.tests.emulated import (
     QEMU,
@@ -34,7 +34,7 @@ emulated = pytest.mark.skipif(QEMU is None, reason="no qemu-aarch64 (Debian: qem
 def _check(graph: Graph, folder: Path, special: bool = False, tolerance: float = 1e-4) -> None:
     code = code_of(graph, "cpu:aarch64")
     command = build_bare(code, AARCH64, folder)
-    feed = testing.random_inputs(graph, 0, special)
+    feed = random_graphs.random_inputs(graph, 0, special)
     assert_all_runs(execute(command, code, feed), interp.run(graph, feed), tolerance)
 
 
@@ -89,7 +89,7 @@ def test_threads_of_musl(tmp_path: Path) -> None:
     code = code_of(graph, "cpu:aarch64")
     assert code.steps[0].parts > 8
     command = build_musl(code, AARCH64, tmp_path)
-    feed = testing.random_inputs(graph, 0)
+    feed = random_graphs.random_inputs(graph, 0)
     assert_all_runs(execute(command, code, feed), interp.run(graph, feed), 1e-4)
 
 

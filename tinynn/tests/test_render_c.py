@@ -197,3 +197,20 @@ def test_threads_are_started_and_stopped_and_started_again() -> None:
     for threads in (2, 5, 3, 1, 2):
         np.testing.assert_array_equal(program({"x": values}, threads)["y"], first)
     program.close()
+
+
+@pytest.mark.parametrize("kind", ["max", "sum"])
+def test_pooling_of_special_values_in_planes_of_every_width(kind: str) -> None:
+    """Windows of 3 x 3 with strides 1 and 2, padded with the lowest number or 0."""
+    graphs, feeds = [], []
+    rng = np.random.default_rng(3)
+    fill = -np.inf if kind == "max" else 0.0
+    for width, stride in ((4, 1), (9, 2), (16, 1), (35, 2), (70, 2)):
+        x = ir.input_("x", DType.F32, (3, 11, width))
+        padded = ir.pad(x, [(0, 0), (1, 1), (1, 1)], fill)
+        windows = ir.window(padded, [(1, 3, stride, 1), (2, 3, stride, 1)])
+        graphs.append(Graph("pool", {"x": x}, {"y": ir.reduce(windows, kind, (3, 4))}))
+        values = rng.standard_normal(x.shape).astype(np.float32)
+        rare = rng.choice([np.nan, np.inf, -np.inf, -0.0], x.shape).astype(np.float32)
+        feeds.append({"x": np.where(rng.random(x.shape) < 0.02, rare, values)})
+    _check(graphs, feeds, lambda dtype: 1e-6)

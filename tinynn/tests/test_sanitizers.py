@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinynn import interp, ir, testing
+from tinynn import interp, ir
 from tinynn.compiler import resolve_target
 from tinynn.ir import DType, Graph, Op
 from tinynn.machine import machine_of
 from tinynn.program import TargetCode
-from tinynn.tests import sample_graphs
+from tinynn.tests import random_graphs, sample_graphs
 from tinynn.tests.direct import joined
 from tinynn.tests.executable import assert_all_runs, code_of, execute, write_sources
 
@@ -54,7 +54,7 @@ def _check(graph: Graph, target: str, compiler: str, folder: Path, special: bool
            tolerance: float = 1e-4) -> None:
     code = code_of(graph, target)
     program = _build(compiler, code, folder, [_CHECKS])
-    feed = testing.random_inputs(graph, 0, special)
+    feed = random_graphs.random_inputs(graph, 0, special)
     results = execute([program], code, feed, _ENVIRONMENT)
     assert_all_runs(results, interp.run(graph, feed), tolerance)
 
@@ -96,7 +96,7 @@ def test_threads_do_not_race(compiler: str, tmp_path: Path) -> None:
     code = code_of(graph, "cpu")
     assert sum(step.parts > 1 for step in code.steps) > 5
     program = _build(compiler, code, tmp_path, ["-fsanitize=thread"])
-    feed = testing.random_inputs(graph, 0)
+    feed = random_graphs.random_inputs(graph, 0)
     assert_all_runs(execute([program], code, feed), interp.run(graph, feed), 1e-5)
 
 

@@ -51,6 +51,22 @@ def test_padded_conv_keeps_rows_and_columns_of_pixels_apart() -> None:
     assert [a.size for a in plan.columns] == [16, 32]
 
 
+def test_short_rows_are_stored_with_a_stride() -> None:
+    x = _input(1, 64, 3)
+    y = derived.conv(x, _weight(128, 64, 1), [1], [1], [(0, 0)], 1)
+    (plan,) = _schedules(y, x)
+    assert isinstance(plan, Contract)
+    assert [a.size for a in plan.columns] == [128] and plan.row_count == 3
+
+
+def test_pooling_copies_planes_as_depthwise_does() -> None:
+    x = _input(1, 24, 32, 32)
+    windows = ir.window(x, [(2, 2, 2, 1), (3, 2, 2, 1)])
+    for kind in ("max", "sum"):
+        (plan,) = _schedules(ir.reduce(windows, kind, (4, 5)), x)
+        assert isinstance(plan, Depthwise) and plan.weights is None
+
+
 def test_gemm_of_one_row_reads_packed_f16_weights_as_vectors() -> None:
     x = _input(1, 512)
     half = np.random.default_rng(0).standard_normal((512, 256)).astype(np.float16)

@@ -14,7 +14,7 @@ from tinynn.interp import run
 from tinynn.ir import DType, Graph, Node, Op
 from tinynn.simplify import RULES, simplify, widen_f16
 from tinynn.spec import check
-from tinynn.testing import graphs, random_inputs
+from tinynn.tests.random_graphs import graphs, random_inputs
 
 X = ir.input_("x", DType.F32, (4, 6))
 Y = ir.input_("y", DType.F32, (4, 6))

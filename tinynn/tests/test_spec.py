@@ -10,7 +10,7 @@ from hypothesis import given
 from tinynn import ir
 from tinynn.ir import DType, Graph, GraphError, Node, Op, node
 from tinynn.spec import check
-from tinynn.testing import graphs
+from tinynn.tests.random_graphs import graphs
 
 X = ir.input_("x", DType.F32, (2, 3))
 I = ir.input_("i", DType.I32, (2,))  # noqa: E741

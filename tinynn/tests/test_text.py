@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tinynn import ir
 from tinynn.ir import DType, Graph, GraphError
-from tinynn.testing import graphs
+from tinynn.tests.random_graphs import graphs
 from tinynn.text import TextError, constants, parse_graph, print_graph
 
 GOLDEN = '''\

@@ -1,4 +1,4 @@
-"""Random small graphs and inputs for property tests (needs hypothesis).
+"""Random small graphs and inputs for property tests.
 
     @given(graphs(), st.integers(0, 2**32 - 1))
     def test_backend(graph, seed):

@@ -1,6 +1,6 @@
 """The conformance suite of the onnx package, run through tinynn.
 
-    python -m tinynn.conformance [--kinds node simple ...] [--markdown docs/conformance.md]
+    python -m tinynn.tests.conformance [--kinds node simple ...] [--markdown docs/conformance.md]
 
 Every case gives inputs and the outputs that the ONNX reference computes. A case ends as
 
@@ -170,7 +170,7 @@ def counts(outcomes: Iterable[Outcome]) -> dict[str, Counter[str]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 1 if a case is wrong or ends in an error."""
-    parser = argparse.ArgumentParser(prog="python -m tinynn.conformance",
+    parser = argparse.ArgumentParser(prog="python -m tinynn.tests.conformance",
                                      description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--filter", default="", metavar="REGEX", help="only cases so named")
@@ -225,7 +225,7 @@ def report(outcomes: Sequence[Outcome]) -> list[str]:
             groups[f"{outcome.status}: {reason(outcome.detail)}"].append(outcome.name)
     lines = [
         "# Conformance", "",
-        f"The test suite of onnx {onnx.__version__}, run by `python -m tinynn.conformance "
+        f"The test suite of onnx {onnx.__version__}, run by `python -m tinynn.tests.conformance "
         "--markdown docs/conformance.md`, which writes this page. The reference interpreter "
         "computes; `--compiled` does the same through machine code. Inputs that the import needs "
         "as constants (shapes, axes, trip counts) are made constants.", "", *table(outcomes), "",

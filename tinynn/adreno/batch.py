@@ -1,0 +1,158 @@
+"""Independent kernels that differ in their data only become one: the heads of a network, mostly.
+
+Kernels are sorted by level (the longest way from the inputs), so that those of one level do not
+depend on one another. Small ones of the same form get a common outermost axis that counts them;
+what they write, and the weights they read, is stacked along it.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from tinynn.cost import points
+from tinynn.index import Axis, constant, of
+from tinynn.kernel import Compute, Guard, Kernel, Literal, Load, Reduction, Tensor, Value
+
+MOST_RESULTS = 4096  # of a kernel: larger ones occupy the GPU by themselves
+
+Place = tuple[Tensor, int]
+"""A stack of tensors, and the number of one of them in it."""
+
+
+def merge_alike(kernels: Sequence[Kernel]) -> list[Kernel]:
+    """The kernels sorted by level, with small ones of equal form put together."""
+    writers: dict[Tensor, int] = {}
+    for kernel in kernels:
+        writers[kernel.tensor] = writers.get(kernel.tensor, 0) + 1
+    levels: dict[int, list[Kernel]] = {}
+    for kernel, level in zip(kernels, _levels(kernels), strict=True):
+        levels.setdefault(level, []).append(kernel)
+    places: dict[Tensor, Place] = {}
+    merged: list[Kernel] = []
+    for level in sorted(levels):
+        groups: dict[object, list[Kernel]] = {}
+        for kernel in levels[level]:
+            alone = (kernel.tensor.kind != "arena" or writers[kernel.tensor] > 1 or kernel.scatter
+                     or kernel.runtime or points(kernel.axes) > MOST_RESULTS)
+            key = id(kernel) if alone else _form(kernel, places)
+            groups.setdefault(key, []).append(kernel)
+        for group in groups.values():
+            for part in _parts(group, places):
+                if len(part) > 1:
+                    merged.append(_merged(part, places))
+                else:
+                    merged.append(_map_loads(part[0], lambda v: _moved(v, places)))
+    return merged
+
+
+def _levels(kernels: Sequence[Kernel]) -> list[int]:
+    """For each kernel one more than the highest level it must come after."""
+    written: dict[Tensor, int] = {}
+    read: dict[Tensor, int] = {}
+    levels = []
+    for kernel in kernels:
+        tensors = {v.tensor for v in kernel.loads()}
+        before = [written.get(t, -1) for t in tensors]
+        before += [written.get(kernel.tensor, -1), read.get(kernel.tensor, -1)]
+        level = 1 + max(before)
+        levels.append(level)
+        written[kernel.tensor] = max(level, written.get(kernel.tensor, -1))
+        for tensor in tensors:
+            read[tensor] = max(level, read.get(tensor, -1))
+    return levels
+
+
+def _form(kernel: Kernel, places: dict[Tensor, Place]) -> tuple[object, ...]:
+    """What kernels have in common that differ in their data only: weights of one shape, and
+    tensors that are the same or lie in the same stack."""
+    parts: list[object] = [kernel.axes, kernel.tensor.shape, kernel.tensor.dtype, kernel.index,
+                           kernel.when]
+    numbers: dict[int, int] = {}
+    for value in kernel.values():
+        if isinstance(value, Load):
+            tensor = value.tensor
+            data: object = places[tensor][0] if tensor in places else tensor
+            if tensor.kind == "weight":
+                data = tensor.shape
+            parts.append((data, tensor.dtype, value.index, value.when, value.fill))
+        elif isinstance(value, Literal):
+            parts.append((value.value, value.dtype))
+        elif isinstance(value, Compute):
+            parts.append((value.op, value.dtype, *(numbers[id(s)] for s in value.src)))
+        elif isinstance(value, Guard):
+            parts.append((value.when, value.fill, numbers[id(value.value)]))
+        else:
+            parts.append((value.kind, value.axes, numbers[id(value.body)]))
+        numbers[id(value)] = len(numbers)
+    return tuple(parts)
+
+
+def _parts(group: list[Kernel], places: dict[Tensor, Place]) -> list[list[Kernel]]:
+    """The kernels of one form, apart where what they read from stacks is neither the same nor lies
+    there in their order."""
+    numbers = [[places[v.tensor][1] for v in k.loads() if v.tensor in places] for k in group]
+    steps = [[n - own for n in row] for own, row in enumerate(numbers)]
+    if all(step == steps[0] for step in steps):
+        return [group]
+    parts: dict[tuple[int, ...], list[Kernel]] = {}
+    for kernel, row in zip(group, numbers, strict=True):
+        parts.setdefault(tuple(row), []).append(kernel)
+    return list(parts.values())
+
+
+def _merged(group: list[Kernel], places: dict[Tensor, Place]) -> Kernel:
+    """One kernel for all of a group; their results are stacked."""
+    count = Axis("b", len(group))
+    changed: dict[int, Load] = {}
+    for loads in zip(*(k.loads() for k in group), strict=True):
+        load = loads[0]
+        if load.tensor in places:
+            stack, first = places[load.tensor]
+            same = places[loads[1].tensor][1] == first
+            place = constant(first) if same else of(count) + first
+            changed[id(load)] = replace(load, tensor=stack, index=(place, *load.index))
+        elif len({v.tensor for v in loads}) > 1:
+            stack = _stacked_weights([v.tensor for v in loads])
+            changed[id(load)] = replace(load, tensor=stack, index=(of(count), *load.index))
+    kernel = _map_loads(group[0], lambda v: changed.get(id(v), v))
+    tensor = group[0].tensor
+    result = Tensor("arena", f"{len(group)} x {tensor.name}", tensor.dtype,
+                    (len(group), *tensor.shape))
+    for number, member in enumerate(group):
+        places[member.tensor] = result, number
+    return replace(kernel, axes=(count, *kernel.axes), tensor=result,
+                   index=(of(count), *kernel.index), note=f"{len(group)} x {kernel.note}")
+
+
+def _stacked_weights(tensors: list[Tensor]) -> Tensor:
+    data = np.stack([t.data for t in tensors if t.data is not None])
+    return Tensor("weight", f"{len(tensors)} x {tensors[0].name}", tensors[0].dtype, data.shape,
+                  data)
+
+
+def _moved(load: Load, places: dict[Tensor, Place]) -> Load:
+    """A load from where its tensor is now."""
+    if load.tensor not in places:
+        return load
+    stack, number = places[load.tensor]
+    return replace(load, tensor=stack, index=(constant(number), *load.index))
+
+
+def _map_loads(kernel: Kernel, change: Callable[[Load], Load]) -> Kernel:
+    """The kernel with its loads changed; shared values stay shared."""
+    done: dict[int, Value] = {}
+    for value in kernel.values():
+        new: Value = value
+        if isinstance(value, Load):
+            new = change(value)
+        elif isinstance(value, Compute):
+            new = replace(value, src=tuple(done[id(s)] for s in value.src))
+        elif isinstance(value, Guard):
+            new = replace(value, value=done[id(value.value)])
+        elif isinstance(value, Reduction):
+            new = replace(value, body=done[id(value.body)])
+        done[id(value)] = new
+    return replace(kernel, value=done[id(kernel.value)],
+                   runtime={name: done[id(v)] for name, v in kernel.runtime.items()})

@@ -1,0 +1,128 @@
+"""Planes: what windows read, copied to local memory with its border.
+
+A plane holds the rows that a chunk of output rows needs, for one point of the channels of a sum.
+With a stride, columns of equal remainder (a phase) are stored together, so that a vector of
+neighbouring outputs always reads neighbouring numbers:
+
+    planes[channel][row][phase][column]
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tinynn.cost import points
+from tinynn.index import Axis, Expr, ceil_div, constant, of, ravel, round_up
+from tinynn.kernel import Tensor, Value, substituted
+from tinynn.render.c_values import Block, Scope, condition_text, index_text, literal
+from tinynn.render.c_vectors import VectorScope, has_vectors, open_vectors
+from tinynn.windows import Window
+
+LINE = 16  # numbers in a cache line
+
+
+@dataclass(frozen=True)
+class Planes:
+    """Where a window's elements are. rows: of a plane. width: output columns, in whole tiles."""
+
+    window: Window
+    rows: int
+    width: int
+
+    @property
+    def phase_pitch(self) -> int:
+        """Numbers from one phase of a row to the next."""
+        x = self.window.x
+        return round_up(ceil_div(x.span(self.width), x.stride), LINE)
+
+    @property
+    def pitch(self) -> int:
+        """Numbers from one row to the next."""
+        return self.phase_pitch * self.window.x.stride
+
+    @property
+    def plane(self) -> int:
+        """Numbers from one channel to the next: an odd number of cache lines, so that the channels
+        of a tile spread over all sets of the cache."""
+        lines = self.rows * self.pitch // LINE
+        return LINE * (lines + 1 - lines % 2)
+
+    @property
+    def size(self) -> int:
+        return points(self.window.channels) * self.plane
+
+    def tap(self, number: int) -> int:
+        """Where in a row the columns are that tap `number` multiplies."""
+        column, phase = divmod(number * self.window.x.dilation, self.window.x.stride)
+        return phase * self.phase_pitch + column
+
+    def channel(self) -> str:
+        """Start of the plane of the channels that the C variables are at."""
+        axes = self.window.channels
+        place = ravel([of(a) for a in axes], [a.size for a in axes])
+        return f"({index_text(place)}) * {self.plane}"
+
+
+def variable(name: str) -> Axis:
+    """A C variable as an axis; nothing is known about its bounds."""
+    return Axis(name, 1 << 62)
+
+
+def stage(block: Block, planes: Planes, names: Mapping[Tensor, str], lanes: int) -> None:
+    """Copy what the output rows top .. bottom read into `planes`."""
+    window, depth = planes.window, block.depth
+    y, x = window.y, window.x
+    for axis in window.channels:
+        block.loop(axis)
+    block.open(f"for (int64_t row = 0; row < {planes.rows}; ++row)")
+    block.add(f"float *line = planes + {planes.channel()} + row * {planes.pitch};")
+    fill = literal(window.fill, window.value.dtype)
+    at_row = y.at(of(variable("top")), of(variable("row")))
+    outside = [w.substitute(at_row) for w in window.when if y.position in w.expr.axes]
+    reach = (y.taps - 1) * y.dilation + 1 - y.stride
+    needed = f"row < (bottom - top) * {y.stride} + {reach}"
+    block.open(f"if (!({' && '.join([needed, *([condition_text(outside)] if outside else [])])}))")
+    block.add(f"for (int64_t i = 0; i < {planes.pitch}; ++i) line[i] = {fill};")
+    block.add("continue;")
+    block.close()
+    column = variable("column")
+    for phase in range(x.stride):
+        at = at_row | x.at(constant(0), of(column) * x.stride + phase)
+        first, last = _inside(window, x.at(constant(0), of(column) * x.stride + phase), column)
+        last = min(last, ceil_div(x.span(x.position.size) - phase, x.stride))
+        first = min(first, last)
+        start = phase * planes.phase_pitch
+        block.add(f"for (int64_t i = {start}; i < {start + first}; ++i) line[i] = {fill};")
+        _copy(block, substituted(window.value, at), names, column, (start, first, last), lanes)
+        end = start + planes.phase_pitch
+        block.add(f"for (int64_t i = {start + last}; i < {end}; ++i) line[i] = {fill};")
+    block.close(block.depth - depth)
+
+
+def _inside(window: Window, at: dict[Axis, Expr], column: Axis) -> tuple[int, int]:
+    """First column that is inside, and the one behind the last."""
+    first, last = 0, 1 << 62
+    for condition in window.when:
+        if window.x.position not in condition.expr.axes:
+            continue
+        expr = condition.expr.substitute(at)
+        step = expr.coefficient(column)
+        first = max(first, ceil_div(-expr.const, step))
+        last = min(last, ceil_div(condition.size - expr.const, step))
+    return first, max(first, last)
+
+
+def _copy(block: Block, value: Value, names: Mapping[Tensor, str], column: Axis,
+          place: tuple[int, int, int], lanes: int) -> None:
+    """Write columns first .. last of the value to line[start + column]."""
+    start, first, last = place
+    vectors = last - 1 - first  # a vector of every second element reads one more than it uses
+    if vectors >= lanes and has_vectors(value, column):
+        open_vectors(block, column.name, str(first), str(last - 1), lanes)
+        text = VectorScope(block, names, column, lanes).write(value)
+        block.add(f"store_f32x{lanes}(line + {start} + {column.name}, {text});")
+        block.close()
+        first = last - 1
+    block.open(f"for (int64_t {column.name} = {first}; {column.name} < {last}; ++{column.name})")
+    block.add(f"line[{start} + {column.name}] = {Scope(block, names, {}).write(value)};")
+    block.close()

@@ -1,0 +1,243 @@
+"""Runs a program on an OpenCL device: memory, bound kernels, one list of launches per run.
+Needs pyopencl.
+
+Weights and scratch are one buffer each, cut into sub-buffers. State stays on the device: it and its
+next value change places after every run, so there are two lists of launches. Small inputs go up in
+one write, outputs come down in one read.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tinynn.program import Buffer, Step
+from tinynn.runtime.golden import Array, Arrays, is_finite
+from tinynn.runtime.layout import DTYPES, FLOATS, ArtifactError, DeviceLost, align
+from tinynn.runtime.manifest import Target, nbytes_of
+from tinynn.runtime.opencl_device import build_program, find_device, runnable_targets
+from tinynn.runtime.opencl_launch import Launch, sequencer
+from tinynn.runtime.reader import Source
+
+_PART_ALIGN = 512  # bytes; where the compiler places parts, and we place inputs and outputs
+_SMALL_NBYTES = 1 << 16  # inputs up to this size share one buffer and one write
+
+__all__ = ["OpenCLEngine", "runnable_targets"]
+
+
+class OpenCLEngine:
+    """See runner.Engine. device: its name, for people."""
+
+    def __init__(self, source: Source, target: Target) -> None:
+        """Build, upload, bind. Raises ArtifactError if the device or its driver does not work."""
+        self._device = find_device()
+        import pyopencl as cl
+
+        self._cl = cl
+        self.device = f"{self._device.platform.name}, {self._device.name}"
+        self._manifest = source.manifest
+        self._target = target
+        try:
+            self._context = cl.Context([self._device])
+            self._queue = cl.CommandQueue(self._context)
+            self._program = build_program(self._context, self._device,
+                                          source.text(target.source))
+            self._allocate()
+            self._load_weights(source)
+            self.write_state({})
+            self._launches = [self._bind(turn) for turn in ((0, 1) if self._next else (0,))]
+            self._sequences = [sequencer(self._context, self._device, self._queue, launches)
+                               for launches in self._launches]
+        except cl.Error as error:
+            raise ArtifactError(f"{source.name}: {self.device} cannot run it ({error}). Use a CPU "
+                                "target.") from None
+
+    @property
+    def way(self) -> str:
+        """How the launches of a run are enqueued."""
+        return self._sequences[0].name
+
+    # Memory
+
+    def _allocate(self) -> None:
+        """Buffers for everything; `_host` holds what goes up and comes down in one piece."""
+        m = self._manifest
+        self._specs = {(kind, spec.name): spec for kind, specs in (
+            ("input", m.inputs), ("state", m.state), ("output", m.outputs)) for spec in specs}
+        self._next = dict(m.carry)  # state -> output that is its next value
+        carried = set(self._next.values())
+        small = [s for s in m.inputs if nbytes_of(s.dtype, s.shape) <= _SMALL_NBYTES]
+        plain = [s for s in m.outputs if s.name not in carried]
+        self._areas = {"weight": self._buffer(self._target.weights_nbytes),
+                       "arena": self._buffer(self._target.arena_nbytes)}
+        self._host: dict[str, Array] = {}
+        self._borders: dict[tuple[str, str], Any] = {}
+        self._arrays: dict[tuple[str, str], Array] = {}
+        for kind, specs in (("input", small), ("output", plain)):
+            self._share(kind, specs)
+        for key, spec in self._specs.items():
+            if key not in self._borders:
+                self._borders[key] = self._buffer(nbytes_of(spec.dtype, spec.shape))
+                self._arrays[key] = np.empty(spec.shape, DTYPES[spec.dtype])
+        self._finite = {name: np.empty(self._specs["output", name].shape, np.bool_)
+                        for name in carried if self._specs["output", name].dtype in FLOATS}
+
+    def _share(self, kind: str, specs: Sequence[Any]) -> None:
+        """One buffer on the device and one array here for several tensors."""
+        places, end = [], 0
+        for spec in specs:
+            places.append(end)
+            end = align(end + max(1, nbytes_of(spec.dtype, spec.shape)), _PART_ALIGN)
+        self._areas[kind] = self._buffer(end)
+        self._host[kind] = np.zeros(end, np.uint8)
+        for spec, start in zip(specs, places, strict=True):
+            nbytes = nbytes_of(spec.dtype, spec.shape)
+            key = kind, spec.name
+            self._borders[key] = self._part(self._areas[kind], start, nbytes)
+            view = self._host[kind][start:start + nbytes].view(DTYPES[spec.dtype])
+            self._arrays[key] = view.reshape(spec.shape)
+
+    def _buffer(self, nbytes: int) -> Any:
+        flags = self._cl.mem_flags.READ_WRITE
+        return self._cl.Buffer(self._context, flags, max(_PART_ALIGN, nbytes))
+
+    def _part(self, area: Any, start: int, nbytes: int) -> Any:
+        return area.get_sub_region(start, align(max(1, nbytes), 4))
+
+    def _load_weights(self, source: Source) -> None:
+        """Widen every weight to its buffer's dtype and upload all of them at once."""
+        target = self._target
+        area = np.zeros(max(_PART_ALIGN, target.weights_nbytes), np.uint8)
+        blob = source.blob(target.weights)
+        for entry in target.table:
+            buffer = target.buffers[entry.buffer]
+            nbytes = nbytes_of(entry.storage, buffer.shape)
+            stored = np.frombuffer(blob[entry.offset:entry.offset + nbytes], DTYPES[entry.storage])
+            place = area[buffer.offset:buffer.offset + buffer.nbytes]
+            np.copyto(place.view(DTYPES[buffer.dtype]), stored)
+        self._cl.enqueue_copy(self._queue, self._areas["weight"], area)
+
+    # Launches
+
+    def _bind(self, turn: int) -> list[Launch]:
+        """The launches of a run. turn 1: with state and next state in each other's place."""
+        swapped = {}
+        if turn:
+            for name, output in self._next.items():
+                swapped["state", name] = "output", output
+                swapped["output", output] = "state", name
+        memory: dict[int, Any] = {}
+        launches = []
+        for step in self._target.steps:
+            arguments = []
+            for number in step.args:
+                if number not in memory:
+                    memory[number] = self._memory(self._target.buffers[number], swapped)
+                arguments.append(memory[number])
+            launches.append(self._launch(step, arguments))
+        return launches
+
+    def _memory(self, buffer: Buffer, swapped: dict[tuple[str, str], tuple[str, str]]) -> Any:
+        """What a kernel is given for a buffer."""
+        key = buffer.kind, buffer.name
+        if key in self._borders:
+            return self._borders[swapped.get(key, key)]
+        part = self._part(self._areas[buffer.kind], buffer.offset, buffer.nbytes)
+        return part if buffer.image is None else self._image(part, buffer.image)
+
+    def _image(self, part: Any, image: tuple[int, int, int, str]) -> Any:
+        """A two-dimensional view of a part of a buffer."""
+        cl = self._cl
+        width, height, pitch, channel = image
+        kind = cl.channel_type.HALF_FLOAT if channel == "half" else cl.channel_type.FLOAT
+        row_nbytes = pitch * 4 * (2 if channel == "half" else 4)
+        descriptor = cl.ImageDescriptor(
+            image_type=cl.mem_object_type.IMAGE2D, shape=(width, height, 1),
+            pitches=(row_nbytes, 0), buffer=part)
+        return cl.Image(self._context, cl.mem_flags.READ_WRITE,
+                        cl.ImageFormat(cl.channel_order.RGBA, kind), desc=descriptor)
+
+    def _launch(self, step: Step, arguments: Sequence[Any]) -> Launch:
+        kernel = self._cl.Kernel(self._program, step.kernel)
+        kernel.set_args(*arguments)
+        return Launch(kernel, step.global_size, step.local_size)
+
+    # Runs
+
+    def run(self, inputs: Arrays, nanoseconds: Array | None = None) -> None:
+        """Raises DeviceLost if the driver fails. nanoseconds: the device's own times."""
+        cl, queue = self._cl, self._queue
+        pending = []  # keeps what is being copied
+        try:
+            for name, array in inputs.items():
+                key = "input", name
+                if nbytes_of(self._specs[key].dtype, array.shape) <= _SMALL_NBYTES:
+                    np.copyto(self._arrays[key], array)
+                else:
+                    pending.append(cl.enqueue_copy(
+                        queue, self._borders[key], np.ascontiguousarray(array), is_blocking=False))
+            pending.append(cl.enqueue_copy(queue, self._areas["input"], self._host["input"],
+                                           is_blocking=False))
+            if nanoseconds is None:
+                self._sequences[0].enqueue()
+            else:
+                self._enqueue_timed(nanoseconds)
+            for name in self._finite:
+                self._read("output", name)
+            cl.enqueue_copy(queue, self._host["output"], self._areas["output"])
+        except (cl.Error, RuntimeError) as error:
+            raise DeviceLost(f"the driver of {self.device} failed ({error})") from error
+
+    def _enqueue_timed(self, nanoseconds: Array) -> None:
+        """Run on a queue that keeps times; slower, and only for measuring."""
+        cl = self._cl
+        self._queue.finish()
+        profiling = cl.command_queue_properties.PROFILING_ENABLE
+        queue = cl.CommandQueue(self._context, properties=profiling)
+        events = [cl.enqueue_nd_range_kernel(queue, launch.kernel, launch.global_size,
+                                             launch.local_size) for launch in self._launches[0]]
+        queue.finish()
+        nanoseconds[:] = [event.profile.end - event.profile.start for event in events]
+
+    def _read(self, kind: str, name: str) -> None:
+        self._cl.enqueue_copy(self._queue, self._arrays[kind, name], self._borders[kind, name])
+
+    def output(self, name: str) -> Array:
+        if name in self._next.values() and name not in self._finite:
+            self._read("output", name)
+        return self._arrays["output", name]
+
+    def advance(self) -> bool:
+        arrays, specs = self._arrays, self._specs
+        if not all(is_finite(arrays["output", name], specs["output", name].dtype, scratch)
+                   for name, scratch in self._finite.items()):
+            return False
+        for name, output in self._next.items():
+            state, following = ("state", name), ("output", output)
+            borders = self._borders
+            borders[state], borders[following] = borders[following], borders[state]
+        self._sequences.reverse()
+        self._launches.reverse()
+        return True
+
+    def read_state(self) -> Arrays:
+        for name in self._next:
+            self._read("state", name)
+        return {name: self._arrays["state", name].copy() for name in self._next}
+
+    def write_state(self, values: Arrays) -> None:
+        for name in self._next:
+            array = self._arrays["state", name]
+            array[...] = values.get(name, 0)
+            self._cl.enqueue_copy(self._queue, self._borders["state", name], array)
+
+    def pin(self, cores: Sequence[int]) -> None:
+        """Nothing to do: the work is not done by threads of ours."""
+
+    def close(self) -> None:
+        self._queue.finish()
+        self._sequences.clear()
+        self._launches.clear()
+        self._borders.clear()
+        self._areas.clear()

@@ -1,0 +1,151 @@
+"""OpenCL devices, and programs for them: built once, then kept as binaries.
+
+An entry of the cache is named by source, options and device, and says which driver made it. One
+that is damaged, of another driver, or refused by the driver is built again, with a line in the log.
+Binaries run on the GPU with the rights of the process, so a folder that others may write to is
+not used.
+"""
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tinynn.runtime.layout import ArtifactError
+
+# pyopencl keeps a cache of its own, which unpickles what it finds.
+os.environ.setdefault("PYOPENCL_NO_CACHE", "1")
+
+DEVICE_VARIABLE = "TINYNN_OPENCL"  # part of the name of the platform or device to use
+BUILD_OPTIONS = "-cl-std=CL1.2"
+_MAGIC = b"TNNCL1\n"
+
+log = logging.getLogger(__name__)
+
+
+def runnable_targets() -> list[str]:
+    """OpenCL targets that this machine runs on a GPU, or on the device that $TINYNN_OPENCL names;
+    best first."""
+    if importlib.util.find_spec("pyopencl") is None:
+        return []
+    try:
+        device = find_device()
+    except ArtifactError:
+        return []
+    import pyopencl as cl
+
+    if not os.environ.get(DEVICE_VARIABLE) and not device.type & cl.device_type.GPU:
+        return []
+    adreno = "adreno" in f"{device.name} {device.version}".lower()
+    return ["opencl:adreno630", "opencl"] if adreno else ["opencl"]
+
+
+def find_device() -> Any:
+    """The device to run on: the one that $TINYNN_OPENCL names, else a GPU, else any.
+
+    Raises ArtifactError if there is none, or no pyopencl.
+    """
+    try:
+        import pyopencl as cl
+    except ImportError:
+        raise ArtifactError("OpenCL targets need pyopencl. Install it with: pip install "
+                            "'tinydrive[opencl]'") from None
+    try:
+        devices = [d for platform in cl.get_platforms() for d in platform.get_devices()]
+    except cl.Error as error:
+        raise ArtifactError(f"There is no OpenCL driver on this machine ({error}). Install the one "
+                            "of your GPU, or use a CPU target.") from None
+    wanted = os.environ.get(DEVICE_VARIABLE, "")
+    if wanted:
+        devices = [d for d in devices if wanted.lower() in f"{d.platform.name} {d.name}".lower()]
+    else:
+        devices = [d for d in devices if "oclgrind" not in d.platform.name.lower()]
+    if not devices:
+        raise ArtifactError(f"There is no OpenCL device {wanted!r} on this machine. Set "
+                            f"{DEVICE_VARIABLE} to a part of the name of one, or unset it.")
+    return next((d for d in devices if d.type & cl.device_type.GPU), devices[0])
+
+
+def build_program(context: Any, device: Any, source: str) -> Any:
+    """The program, from the cache if it is there. Raises ArtifactError with the driver's words."""
+    import pyopencl as cl
+
+    folder = cache_folder()
+    driver = f"{device.platform.version} / {device.driver_version}"
+    key = hashlib.sha256("\0".join([source, BUILD_OPTIONS, device.platform.name, device.name])
+                         .encode()).hexdigest()
+    path = folder / f"{key[:40]}.bin" if folder else None
+    if path is not None and path.exists():
+        try:
+            binary = _unpack(path.read_bytes(), driver)
+            return cl.Program(context, [device], [binary]).build(BUILD_OPTIONS)
+        except (OSError, ValueError, cl.Error) as error:
+            log.warning("%s: built again, because the stored binary does not fit (%s)", path.name,
+                        str(error).splitlines()[0] if str(error) else type(error).__name__)
+    try:
+        program = cl.Program(context, source).build(BUILD_OPTIONS)
+    except cl.Error as error:
+        raise ArtifactError(f"The OpenCL driver of {device.name} does not build the kernels "
+                            f"({' '.join(str(error).split())[:600]}). Use a CPU target.") from None
+    if path is not None:
+        _store(path, _pack(program.get_info(cl.program_info.BINARIES)[0], driver))
+    return program
+
+
+def cache_folder(env: Mapping[str, str] = os.environ) -> Path | None:
+    """$TINYDRIVE_CACHE (empty: no cache), else tinydrive/ in $XDG_CACHE_HOME or ~/.cache; there
+    opencl/. None if it cannot be made or is not ours alone to write."""
+    home = env.get("TINYDRIVE_CACHE")
+    if home is None:
+        base = env.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+        home = os.path.join(base, "tinydrive")
+    if not os.path.isabs(home):
+        return None
+    folder = Path(home) / "opencl"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = folder.stat()
+    except OSError:
+        return None
+    shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return None if shared or found.st_uid != os.geteuid() else folder
+
+
+def _pack(binary: bytes, driver: str) -> bytes:
+    head = {"driver": driver, "sha256": hashlib.sha256(binary).hexdigest()}
+    return _MAGIC + json.dumps(head).encode() + b"\n" + binary
+
+
+def _unpack(data: bytes, driver: str) -> bytes:
+    """The binary of an entry; raises ValueError with the reason why it cannot be used."""
+    if not data.startswith(_MAGIC):
+        raise ValueError("it is damaged")
+    text, _, binary = data[len(_MAGIC):].partition(b"\n")
+    try:
+        head = json.loads(text)
+        made_by, sha256 = head["driver"], head["sha256"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError("it is damaged") from None
+    if hashlib.sha256(binary).hexdigest() != sha256:
+        raise ValueError("it is damaged")
+    if made_by != driver:
+        raise ValueError(f"it was made by driver {made_by}, this is {driver}")
+    return binary
+
+
+def _store(path: Path, data: bytes) -> None:
+    """Write an entry, all of it or nothing; without one the next start only takes longer."""
+    try:
+        fd, temporary = tempfile.mkstemp(prefix=".opencl.", dir=path.parent)
+        with open(fd, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        log.warning("%s: not kept (%s)", path, error.strerror)
