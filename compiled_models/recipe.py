@@ -3,7 +3,7 @@
     name = "driving_supercombo"             # of the results: <name>.onnx, <name>.tnn
     source = "standin:driving_supercombo"   # or an ONNX file, its path seen from the recipe
     targets = ["cpu"]                       # one or more targets of `tinynn compile`
-    precision = "f32"
+    precision = "f32"                       # optional: what suits each target
     threads = 2                             # optional; decided when loaded if absent
     notes = "..."                           # optional, for people
 
@@ -40,9 +40,9 @@ from pathlib import Path
 from typing import Any
 
 STANDIN_PREFIX = "standin:"
-REQUIRED = {"name": str, "source": str, "targets": list, "precision": str}
-OPTIONAL = {"threads": int, "notes": str, "options": dict, "state": dict, "shapes": dict,
-            "camera": dict, "budget": dict}
+REQUIRED = {"name": str, "source": str, "targets": list}
+OPTIONAL = {"precision": str, "threads": int, "notes": str, "options": dict, "state": dict,
+            "shapes": dict, "camera": dict, "budget": dict}
 CAMERA = {"sampling": str, "frame_bytes": int, "policy": str, "off_policy": str}
 BUDGETS = ("kernels", "arena_bytes", "artifact_bytes", "flop", "predicted_us")
 ANY_TARGET = ""
@@ -84,7 +84,7 @@ class Recipe:
     name: str
     source: Source
     targets: tuple[str, ...]
-    precision: str
+    precision: str | None = None
     threads: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
     notes: str = ""
@@ -103,7 +103,7 @@ def read_recipe(path: Path) -> Recipe:
                           "'_', '-' and '.', starting with a letter or digit.")
     options = table.get("options", {})
     source = read_source(path, table["source"], options)
-    return Recipe(path, table["name"], source, tuple(table["targets"]), table["precision"],
+    return Recipe(path, table["name"], source, tuple(table["targets"]), table.get("precision"),
                   table.get("threads"), options, table.get("notes", ""),
                   read_state(path, table), read_shapes(path, table),
                   read_camera(path, table["camera"], options) if "camera" in table else None,

@@ -243,6 +243,8 @@ def run(options: argparse.Namespace, job: Job) -> list[Outcome]:
         options.view, options.focal_length, options.center, options.rpy, options.height
     )
     found = find_sources(options.drive)
+    if options.ui and (found.several or job.process != MODELD):
+        raise DriveError("--ui shows one drive at a time, and modeld alone.")
     if not found.several:
         (source,) = found.sources
         with ExitStack() as stack:

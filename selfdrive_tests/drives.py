@@ -155,7 +155,6 @@ class Drive:
         readers = (self.video, self.wide_video)
         self.problem = next((r.problem for r in readers if r and r.problem), None)
 
-
     def _scheduled(self, shown: Sequence[Shown], start: int) -> Iterator[DriveFrame]:
         """Frames from `start` on, with the pictures that belong to them."""
         todo = [entry for entry in shown if entry.index >= start]

@@ -31,7 +31,7 @@ from PIL import Image
 from messaging import Bus, FrameError, MessagingError, Stream, SubMaster
 from messaging.closing import Closing
 from messaging.frame_transport import frame_receiver
-from selfdrive_tests.drives import RATE_HZ, Calibration, Camera
+from selfdrive_tests.drives import RATE_HZ, Calibration, Camera, DriveError
 from selfdrive_tests.overlay import Panel, draw
 from selfdrive_tests.pictures import picture_size
 from selfdrive_tests.plans import FrameRecord, Plan, calibration_from_event, plan_from_event
@@ -175,16 +175,22 @@ class Channel:
 
 
 class Viewer(Closing):
-    """Draws what a scene shows and serves it; a context manager. Raises OSError for a taken port.
+    """Draws what a scene shows and serves it; a context manager.
 
-    port: 0 takes any that is free.
+    port: 0 takes any that is free. Raises DriveError for one that is taken.
     """
 
     def __init__(self, scene: Scene, title: str, port: int = PORT) -> None:
         self._scene, self._title = scene, title
         self._channel = Channel()
         self._stop = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
+        try:
+            self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
+        except OSError as error:
+            raise DriveError(
+                f"The viewer cannot be served on port {port} ({error.strerror}). Choose another "
+                "one with --port."
+            ) from error
         self._server.daemon_threads = True
         self._threads = [
             threading.Thread(target=self._draw, name="viewer-draw", daemon=True),
@@ -310,7 +316,7 @@ def main(argv: Sequence[str]) -> int:
             follow(bus, scene, stop)
     except KeyboardInterrupt:
         return 0
-    except (FrameError, MessagingError, OSError) as error:
+    except (DriveError, FrameError, MessagingError) as error:
         print(f"drive-replay ui: {error}", file=sys.stderr)
         return 2
     return 0

@@ -70,7 +70,7 @@ def compile_command(args: argparse.Namespace) -> int:
         os.environ["TINYDRIVE_CACHE"] = args.cache
     artifact = compile_model(args.model, args.target, args.precision, args.threads,
                              shapes=dict(args.shape), state=dict(args.state), compiler=args.cc,
-                             progress=_progress)
+                             tuning=args.tuning, progress=_progress)
     artifact.save(args.output)
     print(f"{args.output}: {len(artifact.to_bytes()) / 1e6:.1f} MB for "
           f"{', '.join(target['target'] for target in artifact.manifest['targets'])}")
@@ -231,17 +231,19 @@ def _target(reader: Reader, wanted: str | None) -> Target:
 
 def _explain_model(args: argparse.Namespace) -> explain.Explanation:
     """Everything is worked out anew; code only to measure it."""
+    from tinynn.machine import resolve_target, usual_precision
     from tinynn.onnx.reader import import_model
 
     graph = import_model(args.file, shapes=dict(args.shape) or None)
     threads = args.threads or 1
-    explanation = explain.explain_graph(graph, args.target or "cpu", threads, args.precision)
+    target = resolve_target(args.target or "cpu")
+    precision = args.precision or usual_precision(target)
+    explanation = explain.explain_graph(graph, target, threads, precision)
     if args.measure:
         from tinynn.compiler import lower
         from tinynn.evaluate import in_memory
 
-        code = lower(graph, args.target or "cpu", args.precision)
-        with in_memory(graph, code, threads) as runner:
+        with in_memory(graph, lower(graph, target, precision), threads) as runner:
             times = explain.step_times(runner, MEASURED_RUNS)
         explanation = explanation.with_times(times)
     return explanation
@@ -279,6 +281,25 @@ def bench_command(args: argparse.Namespace) -> int:
         target=args.target, trust=args.trust, shapes=dict(args.shape), precision=args.precision)
     print(json.dumps(bench.peer_summary(comparison)) if args.json
           else "\n".join(bench.peer_lines(comparison)))
+    return 0
+
+
+def tune_command(args: argparse.Namespace) -> int:
+    """Lines appear as they are measured; the record is complete when the command ends."""
+    from tinynn.opencl import tuning
+
+    if _is_artifact(args.file):
+        with load(args.file, args.target or "opencl", trust=args.trust) as runner:
+            lines = list(tuning.tune_artifact(runner))
+    else:
+        from tinynn.onnx.reader import import_model
+
+        lines = []
+        for line in tuning.tune_model(import_model(args.file, shapes=dict(args.shape) or None)):
+            print(line, file=sys.stderr)
+            lines.append(line)
+    args.output.write_text("\n".join(lines) + "\n")
+    print(f"{args.output}: {len(lines) - 2} measurements")
     return 0
 
 
@@ -332,14 +353,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("model", type=Path, metavar="MODEL")
     command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
     command.add_argument("--target", default="cpu", help="cpu (this host), cpu:x86-64-v3, "
-                         "cpu:x86-64-v4, cpu:aarch64; several separated by commas")
-    command.add_argument("--precision", default="f32", help="of arithmetic (default %(default)s)")
+                         "cpu:x86-64-v4, cpu:aarch64, opencl, opencl:adreno630; several "
+                         "separated by commas")
+    command.add_argument("--precision", help="of arithmetic: f32, or bf16 or f16 where the target "
+                         "has it (default: f16 on Adreno, f32 elsewhere)")
     command.add_argument("--threads", type=int, help="the runtime's default for this artifact")
     _add_shape(command)
     _add_graph(command)
     command.add_argument("--state", type=_pair, action="append", default=[],
                          metavar="INPUT=OUTPUT", help="an input that takes this output's value "
                          "after every run and starts at zero; may be repeated")
+    command.add_argument("--tuning", type=Path, action="append", default=[], metavar="RECORD",
+                         help="what `tinynn tune` measured, for OpenCL targets; may be repeated")
     command.add_argument("--cc", metavar="COMPILER", help="a C compiler to use instead of the "
                          "pinned one; $TINYNN_CC sets the same")
     command.add_argument("--cache", metavar="FOLDER", help="where results of the C compiler are "
@@ -367,7 +392,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--measure", action="store_true", help="run it and show measured times")
     command.add_argument("--kernel", type=int, metavar="N", help="all about kernel number N: its "
                          "buffers, neighbours, source")
-    command.add_argument("--precision", default="f32", help="of a model (default %(default)s)")
+    command.add_argument("--precision", help="of a model (default: what suits the target)")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     _add_running(command)
     _add_shape(command)
@@ -392,6 +417,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print one JSON object")
     command.add_argument("--against", type=Path, metavar="MODEL.onnx",
                          help="the artifact's model, for the peers (default: the one beside it)")
+
+    command = add("tune", tune_command, "Measure on the OpenCL device: launches of an artifact, or "
+                  "tiles for a model. Writes a record for compile --tuning.")
+    command.add_argument("file", type=Path, metavar="MODEL|FILE")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="RECORD")
+    command.add_argument("--target", help="of an artifact (default: opencl)")
+    command.add_argument("--trust", action="store_true", help="run it without asking the lists")
+    _add_shape(command)
 
     command = add("trust", trust_command, "Check an artifact and trust its machine code.")
     command.add_argument("artifact", type=Path, metavar="FILE")

@@ -10,13 +10,13 @@ import math
 from dataclasses import replace
 
 from tinynn.ir import DType, Op
-from tinynn.kernel import Compute, Guard, Kernel, Literal, Value, sources
+from tinynn.kernel import Compute, Guard, Kernel, Literal, Reduction, Value, sources
 
 LARGEST = 2.0 ** 40  # of a factor, and of its inverse: keeps results from leaving the range of f32
 
 
 def fold_literals(kernel: Kernel) -> Kernel:
-    """The kernel with literals of f32 arithmetic put together. What is reduced stays as it is."""
+    """The kernel with literals of f32 arithmetic put together."""
     if kernel.scatter:
         return kernel
     return replace(kernel, value=_Folder(kernel)(kernel.value))
@@ -28,7 +28,7 @@ class _Folder:
     def __init__(self, kernel: Kernel) -> None:
         self.done: dict[int, Value] = {}
         self.users: dict[int, int] = {}
-        for value in kernel.values(below_reduction=False):
+        for value in kernel.values():
             for source in sources(value):
                 self.users[id(source)] = self.users.get(id(source), 0) + 1
 
@@ -45,11 +45,17 @@ class _Folder:
     def _rebuild(self, value: Value) -> Value:
         if isinstance(value, Guard):
             return replace(value, value=self(value.value))
+        if isinstance(value, Reduction):
+            return replace(value, body=self(value.body))
         if not isinstance(value, Compute):
             return value
         new = replace(value, src=tuple(self(s) for s in value.src))
         if value.dtype is not DType.F32:
             return new
+        if value.op is Op.DIV and isinstance(new.src[1], Literal):
+            divisor = float(new.src[1].value)
+            if _moderate(divisor):
+                return self._times(1 / divisor, new.src[0])
         if value.op is Op.MUL:
             factor, rest = _split(new)
             return new if factor is None else self._times(factor, rest)

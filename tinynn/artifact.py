@@ -35,7 +35,7 @@ from tinynn.runtime.manifest import PACKED_KINDS, nbytes_of
 from tinynn.runtime.reader import read
 from tinynn.runtime.trust import trust
 
-GOLDEN_NBYTES = 4096  # of values that must be met exactly: above this only their hash is stored
+GOLDEN_SIZE = 1 << 14  # elements of an output; of larger ones not all are stored
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def _target(code: TargetCode, blobs: _Blobs) -> dict[str, Any]:
         "arena_nbytes": code.arena_nbytes, "weights_nbytes": _weights_nbytes(code),
         "buffers": [asdict(buffer) for buffer in code.buffers],
         "steps": [asdict(step) for step in code.steps],
-        "table": table,
+        "table": table, "tolerance": code.tolerance,
         "expect": {"steps": len(code.steps), "flop": sum(s.flop for s in code.steps),
                    "nbytes": sum(s.nbytes for s in code.steps)},
     }
@@ -217,8 +217,8 @@ def _target(code: TargetCode, blobs: _Blobs) -> dict[str, Any]:
 
 def _golden(outputs: Sequence[TensorSpec], golden: Sequence[GoldenVector],
             blobs: _Blobs) -> dict[str, Any]:
-    """Floats are stored as f32, everything else in its own dtype; many values that must be met
-    exactly, such as pictures in a state, as their hash."""
+    """Floats are stored as f32, everything else in its own dtype. Of large tensors a sample is
+    stored, or a hash where the values must be met exactly."""
     runs, pieces, end = [], [], 0
     for vector in golden:
         entries = []
@@ -226,11 +226,16 @@ def _golden(outputs: Sequence[TensorSpec], golden: Sequence[GoldenVector],
             stored = "f32" if spec.dtype in FLOATS else spec.dtype
             values = as_numbers(vector.outputs[spec.name], spec.dtype) if stored == "f32" else (
                 vector.outputs[spec.name])
-            data = np.ascontiguousarray(values, dtype=DTYPES[stored]).tobytes()
+            flat = np.ascontiguousarray(values, dtype=DTYPES[stored]).reshape(-1)
             tolerance = vector.tolerance[spec.name]
-            hashed = tolerance == 0 and stored == spec.dtype and len(data) > GOLDEN_NBYTES
+            large = flat.size > GOLDEN_SIZE
+            hashed = large and tolerance == 0 and stored == spec.dtype
+            # Odd, so that the sample meets all rows and columns of the usual even shapes.
+            stride = -(-flat.size // GOLDEN_SIZE) | 1 if large and not hashed else 1
+            data = flat[::stride].tobytes()
             entries.append({"name": spec.name, "dtype": stored, "offset": 0 if hashed else end,
-                            "tolerance": tolerance, "sha256": sha256_hex(data) if hashed else None})
+                            "tolerance": tolerance, "stride": stride,
+                            "sha256": sha256_hex(data) if hashed else None})
             if not hashed:
                 padded = align(len(data), MEMORY_ALIGN)
                 pieces.append(data + bytes(padded - len(data)))

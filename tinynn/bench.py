@@ -33,6 +33,7 @@ from tinynn.runtime.reader import read
 WARM_UP_RUNS = 3
 WARM_UP_IN_BLOCK = 1  # the caches hold what another process left
 BLOCKS = 10
+NOT_INSTALLED = "it is not installed"
 # Who computes in a precision; elsewhere onnxruntime would fall back to f32.
 PEERS: dict[str, tuple[str, ...]] = {"f32": ("onnxruntime", "openvino", "tinygrad"),
                                      "bf16": ("openvino",)}
@@ -206,7 +207,7 @@ def compare_peers(artifact: Path, model: Path | None, threads: Sequence[int], ru
     specs = [*manifest.inputs, *manifest.state]
     peers = PEERS.get(precision, ()) if model is not None else ()
     installed = [peer for peer in peers if importlib.util.find_spec(peer) is not None]
-    result = Comparison({}, {}, {peer: "it is not installed" for peer in peers
+    result = Comparison({}, {}, {peer: NOT_INSTALLED for peer in peers
                                  if peer not in installed}, precision)
     for count in threads:
         ours = Worker(Contender("tinynn", artifact, target, trust), count, specs)

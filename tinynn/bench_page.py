@@ -30,6 +30,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from tinynn.bench import (
+    NOT_INSTALLED,
     Comparison,
     Contender,
     Timing,
@@ -90,13 +91,15 @@ class Row:
 
 
 def measure_model(model: Path, runs: int, shapes: Mapping[str, Sequence[int]], full: bool) -> Row:
-    """Compile a model, and measure it in every installed runtime. shapes: of any inputs.
+    """Compile a model, and measure it in every installed runtime. shapes: of inputs that it or
+    other models leave open.
 
     full: in all ways.
     """
     graph = _onnx_graph(model)
-    names = {value.name for value in graph.input}
-    fitting = {name: tuple(shape) for name, shape in shapes.items() if name in names}
+    open_inputs = {value.name for value in graph.input if any(
+        dim.WhichOneof("value") != "dim_value" for dim in value.type.tensor_type.shape.dim)}
+    fitting = {name: tuple(shape) for name, shape in shapes.items() if name in open_inputs}
     with tempfile.TemporaryDirectory() as folder, _cache(Path(folder) / "cache"):
         seconds, artifact = _timed_compile(model, fitting)
         again, _ = _timed_compile(model, fitting)
@@ -200,7 +203,7 @@ def page(rows: Sequence[Row], failed: Mapping[str, str], runs: int, bare: int,
         *reduced_table(rows), *busy_table(rows),
         "## Size and start", "",
         "Weights: as the ONNX file stores them. Compile: from the ONNX file to the artifact, "
-        "golden vectors included; again: the same once more, objects and golden vectors coming from "
+        "golden vectors included; again: the same, objects and golden vectors coming from "
         "the cache; changed: as after a change of a kernel, golden vectors from the cache and all "
         "C compiled anew. First output: from opening the file to the first output at "
         f"{THREADS[-1]} threads, without the import of libraries, the fastest of {LOADS} "
@@ -216,7 +219,7 @@ def page(rows: Sequence[Row], failed: Mapping[str, str], runs: int, bare: int,
 def machine_lines() -> list[str]:
     """What the numbers depend on; no name of a machine or a person."""
     flags = host.cpu_flags()
-    packages = ("numpy", "ziglang", "onnxruntime", "openvino")
+    packages = ("numpy", "ziglang", "onnxruntime", "openvino", "tinygrad")
     versions = [f"{name} {_version(name)}" for name in packages]
     return [f"- CPU: {_cpu_model()}, {host.cores_available()} cores",
             f"- features: {', '.join(name for name in _FEATURES if name in flags)}",
@@ -253,7 +256,7 @@ def time_table(rows: Sequence[Row], engines: Sequence[str]) -> list[str]:
         body.append(cells)
     lines = markdown_table(heads, body)
     absent = [f"- {row.name}: {what}: {_without_folders(why)}" for row in rows
-              for what, why in row.times.absent.items()]
+              for what, why in row.times.absent.items() if why != NOT_INSTALLED]
     lines += ["", *absent] if absent else []
     for threads in THREADS:
         ratios = [r for r in (row.times.ratio(threads) for row in rows) if r is not None]

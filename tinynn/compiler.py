@@ -1,13 +1,14 @@
 """Graph -> machine code: the passes in order.
 
-    simplify -> fuse -> fold literals -> schedule -> render -> toolchain
+    simplify -> fuse -> fold literals, integer sums -> schedule -> render -> toolchain
 
 Every tensor gets a place in memory on the way.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tinynn.algebra import fold_literals
 from tinynn.cache import build
@@ -20,6 +21,7 @@ from tinynn.memory import Lifetime, aligned, plan_arena
 from tinynn.pack import as_exact_f16
 from tinynn.precision import check_precision, round_products
 from tinynn.program import Buffer, Step, TargetCode, Weight
+from tinynn.quantised import integer_sums
 from tinynn.render.c import Function, render_kernel, render_program
 from tinynn.schedule import Schedule, describe, schedule
 from tinynn.simplify import simplify, widen_f16
@@ -43,26 +45,27 @@ def plan(graph: Graph, machine: Machine, exact: bool = False) -> Plan:
     """
     fusion = fuse(graph)
     if not exact:
-        fusion.kernels = [fold_literals(kernel) for kernel in fusion.kernels]
+        fusion.kernels = [integer_sums(fold_literals(kernel)) for kernel in fusion.kernels]
     schedules = [schedule(kernel, machine) for kernel in fusion.kernels]
     return Plan(fusion, schedules, [render_kernel(s) for s in schedules])
 
 
 def lower(graph: Graph, target: str = "cpu", precision: str = "f32", threads: int | None = None, *,
           compiler: str | None = None, progress: Callable[[str], None] | None = None,
-          machine_code: bool = True) -> TargetCode:
+          machine_code: bool = True, tuning: Sequence[Path] = ()) -> TargetCode:
     """Compile a graph for one target.
 
     target: "cpu" for this host, or a resolved name such as "cpu:aarch64". precision: "f32", or
     "bf16" for products with weights (precision.py).
     threads: not needed by CPU targets, which share every kernel among any number of threads.
     compiler: C compiler to use instead of the default. progress: told the name of each stage.
+    tuning: records of `tinynn tune`, for OpenCL targets.
     machine_code: False leaves it out, for those who want to see the source.
     Raises TargetError and ToolchainError.
     """
     resolved = resolve_target(target)
     if resolved in OPENCL_TARGETS:
-        return _lower_opencl(graph, resolved, precision)
+        return _lower_opencl(graph, resolved, precision, tuning)
     check_precision(precision, machine_of(resolved))
     tell = progress or (lambda stage: None)
     tell("simplify")
@@ -74,13 +77,16 @@ def lower(graph: Graph, target: str = "cpu", precision: str = "f32", threads: in
     return replace(code, precision=precision)
 
 
-def _lower_opencl(graph: Graph, target: str, precision: str) -> TargetCode:
-    # Imported here: these import parts of this file's package that import it in turn.
+def _lower_opencl(graph: Graph, target: str, precision: str,
+                  tuning: Sequence[Path]) -> TargetCode:
+    # Imported here: those who compile for a CPU need none of it.
     if target == "opencl":
-        from tinynn.opencl.lower import lower as lower_opencl
-    else:
-        from tinynn.adreno.lower import lower as lower_opencl
-    return lower_opencl(graph, target, precision)
+        from tinynn.opencl.lower import lower as lower_buffers
+
+        return lower_buffers(graph, target, precision, tuning)
+    from tinynn.adreno.lower import lower as lower_images
+
+    return lower_images(graph, target, precision)
 
 
 def generate(graph: Graph, target: str, *, exact: bool = True, compiler: str | None = None,

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 
 from tinynn.cost import ENOUGH_SHARES, MOST_LOCAL, points, product, useful_parts
 from tinynn.index import Axis, ceil_div, round_up
+from tinynn.ir import DType
 from tinynn.kernel import Kernel, Tensor, Value, value_axes
 from tinynn.machine import Machine
 from tinynn.pack import is_constant, pack, pack_results
 from tinynn.packed import Packing, packing
 
 MOST_COLUMNS = 256  # of a panel: keeps the accumulated block in the L1 cache
+ROWS_PER_COPY = 32  # of a panel: fewer do not outweigh that every share copies it
+MOST_WIDE = 64 * 1024  # bytes of rows that are widened once
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class Contract:
     rows, cols: the operands that depend on them; `cols` is read as vectors, `rows` as scalars.
     tile_rows (R), tile_vectors (T), lanes (V): accumulators are R x T vectors of V.
     box: columns of one panel along each column axis. groups: shares of the row blocks.
-    packing: how a lane takes groups of products (packed.py); None for plain f32. start, scale: of
-        integer sums, packed like the weights.
+    packing: how a lane takes groups of products (packed.py); None for plain f32. start: of sums of
+        integers, packed like the weights.
     """
 
     kernel: Kernel
@@ -56,7 +59,6 @@ class Contract:
     groups: int
     packing: Packing | None = None
     start: Tensor | None = None
-    scale: Tensor | None = None
 
     @property
     def family(self) -> str:
@@ -97,12 +99,42 @@ class Contract:
         """Columns of a panel, rounded up to whole tiles."""
         return round_up(math.prod(self.box), self.tile_columns)
 
+    @property
+    def row_pitch(self) -> int:
+        """Columns of a panel from one point of the last but one column axis to the next."""
+        return self.box[-1]
+
+    @property
+    def wide_rows(self) -> bool:
+        """Whether all rows are few enough to be widened from f16 once, for all panels."""
+        packed = self.rows.packed
+        return (packed is not None and packed.dtype is DType.F16 and packed.shape[0] == 1
+                and 4 * packed.size <= MOST_WIDE)
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What the factors and axes of a sum of products are to each other; as in Contract."""
+
+    kernel: Kernel
+    row: Value
+    col: Value
+    row_axes: tuple[Axis, ...]
+    col_axes: tuple[Axis, ...]
+    packing: Packing | None
+
 
 def plan_contract(kernel: Kernel, machine: Machine) -> Contract | None:
     """The tiles of a sum of products with rows and columns; None for any other kernel.
 
     kernel: with its axes merged.
     """
+    roles = find_roles(kernel, machine)
+    return None if roles is None else _tiled(roles, machine)
+
+
+def find_roles(kernel: Kernel, machine: Machine) -> Roles | None:
+    """Rows and columns of a sum of products; None for any other kernel."""
     factors, packed = product(kernel), packing(kernel, machine)
     if packed is not None:
         kernel, factors = packed.kernel, packed.factors
@@ -121,7 +153,7 @@ def plan_contract(kernel: Kernel, machine: Machine) -> Contract | None:
     few_columns = points(col_axes) < machine.lanes // 2
     if few_columns or (points(row_axes) < 2 and not is_constant(factors[col])):
         return None
-    return _tiled(kernel, machine, factors[1 - col], factors[col], row_axes, col_axes, packed)
+    return Roles(kernel, factors[1 - col], factors[col], row_axes, col_axes, packed)
 
 
 def steps(k_axes: tuple[Axis, ...], group: int) -> int:
@@ -129,10 +161,11 @@ def steps(k_axes: tuple[Axis, ...], group: int) -> int:
     return points(k_axes[:-1]) * ceil_div(k_axes[-1].size, group)
 
 
-def _tiled(kernel: Kernel, machine: Machine, row: Value, col: Value, row_axes: tuple[Axis, ...],
-           col_axes: tuple[Axis, ...], packing: Packing | None) -> Contract | None:
+def _tiled(roles: Roles, machine: Machine) -> Contract | None:
     """Choose tile and panel, and pack constant operands; None if the sums are too long for what
     must be copied to local memory."""
+    kernel, row, col, packing = roles.kernel, roles.row, roles.col, roles.packing
+    row_axes, col_axes = roles.row_axes, roles.col_axes
     reduction = kernel.reduction
     assert reduction is not None
     k_axes, group = reduction.axes, packing.group if packing is not None else 1
@@ -150,25 +183,41 @@ def _tiled(kernel: Kernel, machine: Machine, row: Value, col: Value, row_axes: t
     box = _box(columns, most, tile)
     if constant and _panels(outer, columns, box) < 2 * ENOUGH_SHARES:
         box = _box(columns, tile, tile)
-    copied = 0 if constant else round_up(math.prod(box), tile)
+    copied = 0 if constant else spread(round_up(math.prod(box), tile))
     copied += 0 if is_constant(row) else tile_rows
     if 4 * depth * copied > MOST_LOCAL:
         return None
     panels = _panels(outer, columns, box)
     blocks = ceil_div(points(row_axes), tile_rows)
-    # Few panels: the row blocks are shared too, at least two to a share that copies its panel.
-    groups = max(1, min(blocks // 2, ceil_div(ENOUGH_SHARES, panels)))
+    groups = row_groups(points(row_axes), blocks, panels, copied=not constant)
     # Rows in f16 are widened into local memory, a block at a time.
     half = machine.has_half and 4 * depth * (copied + tile_rows) <= MOST_LOCAL
     rows = Operand(row, pack(row, outer, row_axes, k_axes, tile_rows, half, group)
                    if is_constant(row) else None)
     cols = Operand(col, pack(col, outer, columns, k_axes, tile, machine.has_half, group)
                    if constant else None)
-    start, scale = ((pack_results(value, outer, columns, tile) if constant
-                     else pack_results(value, outer, row_axes, tile_rows))
-                    for value in ((packing.start, packing.scale) if packing else (None, None)))
+    start = pack_results(packing.start if packing is not None else None, outer,
+                         columns if constant else row_axes, tile if constant else tile_rows)
     return Contract(kernel, useful_parts(kernel, panels * groups), outer, row_axes, columns, rows,
-                    cols, tile_rows, vectors, machine.lanes, box, groups, packing, start, scale)
+                    cols, tile_rows, vectors, machine.lanes, box, groups, packing, start)
+
+
+def row_groups(rows: int, blocks: int, panels: int, copied: bool) -> int:
+    """Shares of the rows of a panel: where there are few panels, the row blocks are shared too.
+
+    copied: each share copies its panel; this takes as long as four rows of products.
+    """
+    enough = ENOUGH_SHARES
+    if copied:
+        enough = min(enough, max(enough // 2, panels * (rows // ROWS_PER_COPY)))
+    return max(1, min(blocks // 2, ceil_div(enough, panels)))
+
+
+def spread(columns: int) -> int:
+    """Columns from one k to the next in a local panel: an odd number of cache lines, so that the
+    lines of a tile spread over all sets of the cache."""
+    lines = ceil_div(columns, 16)
+    return 16 * (lines + 1 - lines % 2)
 
 
 def _panels(outer: tuple[Axis, ...], columns: tuple[Axis, ...], box: tuple[int, ...]) -> int:
@@ -191,7 +240,7 @@ def _tile(machine: Machine, rows: int, columns: tuple[Axis, ...], most: int,
         column_tiles = _panels((), columns, box) * ceil_div(math.prod(box), tile)
         for tile_rows in range(1, min(rows, 16) + 1):
             accumulators = tile_rows * vectors
-            if accumulators + vectors + 1 > machine.registers:
+            if accumulators + operand_registers(machine, tile_rows, vectors) > machine.registers:
                 continue
             cycles = max(accumulators / 2, (tile_rows + vectors) / 2, 4)
             cost = ceil_div(rows, tile_rows) * column_tiles * (cycles + 0.5)
@@ -199,6 +248,17 @@ def _tile(machine: Machine, rows: int, columns: tuple[Axis, ...], most: int,
                 best = (cost, tile_rows, vectors)
     assert best is not None
     return best[1], best[2]
+
+
+def operand_registers(machine: Machine, rows: int, vectors: int) -> int:
+    """Registers beside the accumulators: the vectors of columns, and what the rows are read to.
+
+    AVX-512 multiplies by a number in memory. NEON loads four rows to a register, and multiplies by
+    one of its lanes; the others fill a register with copies of one number, and reserve the next.
+    """
+    if machine.name == "aarch64":
+        return vectors + ceil_div(rows, 4)
+    return vectors + (1 if machine.registers == 32 else 2)
 
 
 def _box(columns: tuple[Axis, ...], limit: int, tile: int) -> tuple[int, ...]:

@@ -26,7 +26,9 @@ def work(kernel: Kernel) -> int:
     outside = [v for v in kernel.values() if id(v) not in inside]
     total = points(kernel.axes) * _operations(outside)
     if reduction is not None:
-        total += points(kernel.axes) * points(reduction.axes) * (_operations(reduced) + 1)
+        # What the factors of a product are computed from is computed once, in local memory.
+        each = 2 if product(kernel) is not None else _operations(reduced) + 1
+        total += points(kernel.axes) * points(reduction.axes) * each
     return total
 
 

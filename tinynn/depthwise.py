@@ -12,30 +12,12 @@ from tinynn.index import Axis, Expr, axes_of, ceil_div, of, round_up
 from tinynn.ir import DType
 from tinynn.kernel import Compute, Guard, Kernel, Literal, Load, Value, value_axes, values_of
 from tinynn.machine import Machine
+from tinynn.windows import WindowAxis
 
 MOST_TAPS = 81  # products of one output, which are written out one by one
 MOST_INNER = 4  # outputs per plane; more are better off as a contraction
 PLANE_BYTES = 64 * 1024  # of input in local memory
 BATCH_BYTES = 8 * 1024  # of small planes that are copied together
-
-
-@dataclass(frozen=True)
-class WindowAxis:
-    """A dimension read as position * stride + tap * dilation + start."""
-
-    position: Axis
-    stride: int
-    tap: Axis
-    dilation: int
-    start: int
-
-    @property
-    def taps(self) -> int:
-        return self.tap.size
-
-    def span(self, positions: int) -> int:
-        """Elements that windows at so many positions in a row cover."""
-        return (positions - 1) * self.stride + (self.taps - 1) * self.dilation + 1
 
 
 @dataclass(frozen=True)
@@ -59,7 +41,7 @@ class Depthwise:
         what follows the sum does not tell them apart.
     chunk: output rows computed from one local plane. batch: planes copied together.
     tile_rows x tile_vectors: accumulators. lanes: of those, fewer than `wide` for short rows.
-    wide: lanes of the machine.
+    wide, registers: lanes and registers of the machine.
     """
 
     kernel: Kernel
@@ -77,12 +59,19 @@ class Depthwise:
     tile_vectors: int
     lanes: int
     wide: int
+    registers: int
     chunk: int
     batch: int
 
     @property
     def family(self) -> str:
         return "depthwise"
+
+    @property
+    def taps_fit(self) -> bool:
+        """Whether registers hold all taps beside a tile."""
+        used = (self.tile_rows + 1) * self.tile_vectors + self.y.taps * self.x.taps
+        return used + 2 <= self.registers
 
     @property
     def width(self) -> int:
@@ -149,7 +138,7 @@ def _tiled(kernel: Kernel, machine: Machine, data: Plane, weights: Value | None,
     parts = useful_parts(kernel, points(outer) * ceil_div(height, chunk))
     return Depthwise(kernel, parts, outer, inner, flat[0] if flat else None,
                      flat[1] if flat else kernel, data, weights, y, x, dims, tile_rows, vectors,
-                     lanes, machine.lanes, chunk, batch)
+                     lanes, machine.lanes, machine.registers, chunk, batch)
 
 
 def _flat_plane(kernel: Kernel, y: Axis, x: Axis) -> tuple[Axis, Kernel] | None:

@@ -270,7 +270,7 @@ def _golden_run(a: Reader, b: Reader, old: GoldenRun, new: GoldenRun) -> Iterato
         if before.tolerance != after.tolerance:
             yield f"{title}: tolerance {before.tolerance:.2e} -> {after.tolerance:.2e}"
         first, second = stored[0].get(before.name), stored[1].get(after.name)
-        if first is not None and second is not None:
+        if first is not None and second is not None and before.stride == after.stride:
             numbers = as_numbers(first, before.dtype), as_numbers(second, after.dtype)
             if numbers[0].tobytes() != numbers[1].tobytes():
                 yield f"{title}: relative difference {relative_error(numbers[1], numbers[0]):.2e}"

@@ -32,10 +32,11 @@ if TYPE_CHECKING:
 LANES = {"cpu:x86-64-v2": 4, "cpu:x86-64-v3": 8, "cpu:x86-64-v4": 16, "cpu:aarch64": 4}
 CLOCK_GHZ = 4.0
 # FLOP per lane and cycle: of 4 at best, what generated kernels of each family reach.
-FLOP_PER_LANE = {"contract": 3.0, "depthwise": 1.5, "lanes": 1.0, "loops": 0.5}
+FLOP_PER_LANE = {"contract": 3.0, "conv": 3.0, "depthwise": 1.5, "lanes": 1.0, "loops": 0.5}
 MEMORY_GBYTES_PER_S = 40.0  # of all threads together
 CACHE_GBYTES_PER_S = 30.0  # of one thread
 LAUNCH_NS = 300.0
+PRODUCTS = re.compile(r", (\d+) products a lane")  # of bf16 or bytes, as schedules say
 
 
 @dataclass(frozen=True)
@@ -121,13 +122,15 @@ def predict(step: Step, buffers: Sequence[Buffer], family: str, target: str,
     weights = sum(buffers[arg].nbytes for arg in step.args if buffers[arg].kind == "weight")
     cores = min(threads, step.parts)
     lanes = LANES.get(target.partition("+")[0], 4)
-    flop_per_ns = FLOP_PER_LANE.get(family, 0.5) * lanes * CLOCK_GHZ * cores
+    packed = PRODUCTS.search(step.schedule)
+    products = int(packed[1]) if packed else 1
+    flop_per_ns = FLOP_PER_LANE.get(family, 0.5) * products * lanes * CLOCK_GHZ * cores
     return Prediction(LAUNCH_NS, step.flop / flop_per_ns, weights / MEMORY_GBYTES_PER_S,
                       max(0, step.nbytes - weights) / (CACHE_GBYTES_PER_S * cores))
 
 
 def family_of(step: Step) -> str:
-    return step.schedule.partition(" ")[0] or "other"
+    return step.schedule.partition(",")[0].partition(" ")[0] or "other"
 
 
 def explain_code(name: str, code: Target | TargetCode, source: str, threads: int) -> Explanation:
@@ -136,8 +139,8 @@ def explain_code(name: str, code: Target | TargetCode, source: str, threads: int
     readers = _readers(code.steps, code.buffers)
     rows = []
     for number, step in enumerate(code.steps):
-        ns, bound = float(step.predicted_ns), step.bound
-        if not step.predicted_ns:
+        ns, bound = float(step.predicted_ns), step.bound or "unknown"
+        if not step.predicted_ns and code.target.startswith("cpu"):
             prediction = predict(step, code.buffers, family_of(step), code.target, threads)
             ns, bound = prediction.ns, prediction.bound
         rows.append(KernelRow(step, functions.get(step.kernel, ""), ns, bound,
@@ -203,10 +206,10 @@ def _place(buffer: Buffer) -> tuple[Any, ...]:
 
 
 def split_functions(source: str, symbols: Sequence[str]) -> dict[str, str]:
-    """Symbol -> its C function with the comment above it."""
+    """Symbol -> its function with the comment above it."""
     functions: dict[str, str] = {}
     for symbol in symbols:
-        head = re.search(rf"^[^\n;]*\bvoid {re.escape(symbol)}\(void", source, re.MULTILINE)
+        head = re.search(rf"^[^\n;]*\bvoid {re.escape(symbol)}\(", source, re.MULTILINE)
         if head is None:
             continue
         # Generated functions begin behind an empty line and end with a brace at the margin.
@@ -233,7 +236,8 @@ def table(explanation: Explanation) -> Iterator[str]:
             ns = row.measured_ns or 1.0
             cells += (f"{ns / 1e3:>13.1f}{step.flop / ns:>8.1f}{step.nbytes / ns:>7.1f}"
                       f"{row.ns / total:>7.1%}")
-        yield (f"{number:>4}  {step.kernel[:40]:<40}  {step.schedule:<18}{step.flop / 1e6:>9.3f}"
+        schedule = step.schedule.partition(",")[0]  # details() shows all of it
+        yield (f"{number:>4}  {step.kernel[:40]:<40}  {schedule:<18}{step.flop / 1e6:>9.3f}"
                f"{step.nbytes / 1e3:>9.1f}{cells}  {row.bound:<11}{step.note} | {_numbers(row)} | "
                f"{step.reason}")
     yield from _sums(explanation)

@@ -17,7 +17,7 @@ Every decision is recorded with its reason (`Fusion.notes`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -77,9 +77,13 @@ class Fusion:
     notes: list[str]
 
 
-def fuse(graph: Graph) -> Fusion:
-    """Kernels that compute the outputs of the graph, in an order in which they may run."""
-    plan = _plan(graph)
+def fuse(graph: Graph, factors_apart: bool = False) -> Fusion:
+    """Kernels that compute the outputs of the graph, in an order in which they may run.
+
+    factors_apart: store what large sums of products multiply, however cheap it is to compute again:
+    for targets that fetch factors from memory as they are.
+    """
+    plan = _plan(graph, factors_apart)
     return _Builder(graph, plan).build()
 
 
@@ -91,13 +95,15 @@ class _Plan:
     users: dict[Node, list[Node]] = field(default_factory=dict)
     reasons: dict[Node, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    factors_apart: bool = False
 
 
-def _plan(graph: Graph) -> _Plan:
+def _plan(graph: Graph, factors_apart: bool) -> _Plan:
     """Decide for every node, users before sources."""
     nodes = graph.nodes()
     cost = _recompute_costs(nodes)
-    plan = _Plan(demand={n: {} for n in nodes}, users={n: [] for n in nodes})
+    plan = _Plan(demand={n: {} for n in nodes}, users={n: [] for n in nodes},
+                 factors_apart=factors_apart)
     fused_count: dict[Root, int] = {}
     outputs = set(graph.outputs.values())
     for node in nodes:
@@ -116,7 +122,7 @@ def _plan(graph: Graph) -> _Plan:
                 plan.reductions[root] = node
         if node.op not in VIEWS and node.op not in (Op.INPUT, Op.CONST):
             plan.notes.append(f"{'store' if store else 'fuse '} {node!r}: {reason}")
-        _spread(node, store, plan)
+        _spread(node, store, plan, cost)
     plan.notes.reverse()
     return plan
 
@@ -130,9 +136,24 @@ def _recompute_costs(nodes: list[Node]) -> dict[Node, float]:
         elif node.op is Op.REDUCE:
             cost[node] = math.inf
         else:
-            own = 0.0 if node.op in VIEWS else OP_COST.get(node.op, 1.0)
-            cost[node] = own + sum(cost[s] for s in node.src)
+            cost[node] = _own_cost(node) + sum(cost[s] for s in node.src)
     return cost
+
+
+def _own_cost(node: Node) -> float:
+    """Of one element, its sources given. Division by a constant becomes a product (algebra.py)."""
+    if node.op in VIEWS:
+        return 0.0
+    if node.op is Op.DIV and _is_number(node.src[1]):
+        return 1.0
+    return OP_COST.get(node.op, 1.0)
+
+
+def _is_number(node: Node) -> bool:
+    """Whether the node is one constant number, seen through views."""
+    while node.op in VIEWS and node.op is not Op.PAD:
+        node = node.src[0]
+    return node.op is Op.CONST and node.size == 1
 
 
 def _decide(node: Node, is_output: bool, plan: _Plan, cost: float,
@@ -161,10 +182,10 @@ def _decide(node: Node, is_output: bool, plan: _Plan, cost: float,
         return False, f"what follows it is its epilogue, up to {root[0]!r}"
     if node.op in VIEWS or node.op is Op.GATHER:
         return False, "only moves elements"
-    if _is_widened(node):
+    if _is_widened(node) and not plan.factors_apart:
         return False, "what it is computed from is narrower, and stored"
-    if _follows_sums(node, plan) and all(
-            r in plan.reductions or r[0].op is Op.REDUCE for r in demand):
+    follows = _follows_sums(node, plan) or (_is_narrowed(node) and math.isinf(cost))
+    if follows and all(r in plan.reductions or r[0].op is Op.REDUCE for r in demand):
         return True, "the sums it follows must be stored, and take it as their epilogue"
     if reads <= 1:
         return False, "read once"
@@ -218,7 +239,7 @@ def _is_constant(node: Node) -> bool:
     return node.op is Op.CONST
 
 
-def _spread(node: Node, stored: bool, plan: _Plan) -> None:
+def _spread(node: Node, stored: bool, plan: _Plan, cost: Mapping[Node, float]) -> None:
     """Tell the sources of a node which kernels read them through it, and how often."""
     for position, source in enumerate(node.src):
         part = position if node.op in (Op.CONCAT, Op.SCATTER) else 0
@@ -231,9 +252,21 @@ def _spread(node: Node, stored: bool, plan: _Plan) -> None:
             plain = node.op in PLAIN_VIEWS or node.op in ELEMENTWISE or copied
             below.plain = below.plain and above.plain and plain
             if node.op in VIEWS or node.op in (Op.GATHER, Op.SCATTER):
-                below.views += above.reads * _repeats(node, source, position)
+                copied_once = cost[source] < math.inf and _is_factor(node, plan)
+                copied_once = copied_once and not plan.factors_apart
+                times = 1.0 if copied_once else _repeats(node, source, position)
+                below.views += above.reads * times
             else:
                 below.shared = max(below.shared, above.reads)
+
+
+def _is_factor(node: Node, plan: _Plan) -> bool:
+    """Whether an EXPAND only makes a factor of a sum of products as large as the other one: a
+    contraction copies its factors to local memory and repeats them there."""
+    def of_sum(user: Node) -> bool:
+        users = plan.users[user]
+        return user.op is Op.MUL and all(u.op is Op.REDUCE and u.arg[0] == "sum" for u in users)
+    return node.op is Op.EXPAND and all(of_sum(user) for user in plan.users[node])
 
 
 def _repeats(node: Node, source: Node, position: int) -> float:
@@ -281,7 +314,21 @@ def _scatters_writes(reduction: Node, root: Root, plan: _Plan) -> bool:
     offset = ravel(_forward(plan, reduction, end, root, index), end.shape)
     run = max((a.size for a in axes if offset.coefficient(a) == 1), default=1)
     own = next((a.size for a in reversed(axes) if a.size > 1), 1)
-    return not offset.is_affine or run < min(LEAST_RUN, own)
+    # What is no contraction runs along its own rows: windows of planes, and lanes.
+    wanted = min(LEAST_RUN, own) if _is_contraction(reduction) else own
+    return not offset.is_affine or run < wanted
+
+
+def _is_contraction(reduction: Node) -> bool:
+    """Whether it sums products whose factors are both repeated: along rows, and along columns."""
+    product = reduction.src[0]
+    return product.op is Op.MUL and all(map(_is_repeated, product.src))
+
+
+def _is_repeated(node: Node) -> bool:
+    while node.op in PLAIN_VIEWS:
+        node = node.src[0]
+    return node.op is Op.EXPAND
 
 
 class _Builder:

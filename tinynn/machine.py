@@ -5,7 +5,6 @@ import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-
 OPENCL_TARGETS = ("opencl", "opencl:adreno630")
 
 
@@ -84,6 +83,11 @@ def resolve_target(target: str) -> str:
         return target
     known = ", ".join(["cpu", *(f"cpu:{name}" for name in MACHINES), *OPENCL_TARGETS])
     raise TargetError(f"target {target!r} is not known; choose one of {known}")
+
+
+def usual_precision(target: str) -> str:
+    """Precision of arithmetic where none is asked for: half on Adreno, which is built for it."""
+    return "f16" if target.startswith("opencl:adreno") else "f32"
 
 
 def machine_of(target: str) -> Machine:

@@ -13,14 +13,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tinynn.index import Axis, of, round_up
+from tinynn.cost import points
+from tinynn.index import Axis, round_up
 from tinynn.ir import DType, Op
-from tinynn.kernel import Compute, Guard, Kernel, Literal, Load, Reduction, Tensor, Value, value_axes
+from tinynn.kernel import Compute, Guard, Kernel, Literal, Load, Value, value_axes
 from tinynn.machine import Machine
-from tinynn.pack import Array, evaluate, is_constant
+from tinynn.pack import evaluate, is_constant
+from tinynn.quantised import constant_of, dequantised
 
 GROUP_BYTES = 4  # of a group: a lane of an f32 vector
-MOST_WEIGHT = 127  # largest byte of a scaled weight
+LONGEST_EXACT = (1 << 31) // (255 * 128)  # products of bytes whose sum is below 2^31
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,6 @@ class Packing:
     factors: in their narrow dtype. dtype: bf16, or u8 for bytes; signed ones are then read as
         q + 128. zero: the byte that stands for 0.
     start: what integer sums begin with, for each result that has weights of its own.
-    scale: likewise, by what integer sums are multiplied; None if the sum itself is an integer.
     """
 
     kernel: Kernel
@@ -39,7 +40,6 @@ class Packing:
     dtype: DType
     zero: int = 0
     start: Load | None = None
-    scale: Load | None = None
 
     @property
     def group(self) -> int:
@@ -49,7 +49,7 @@ class Packing:
 def packing(kernel: Kernel, machine: Machine) -> Packing | None:
     """How the products of a kernel may be taken in groups; None if they may not."""
     reduction = kernel.reduction
-    if reduction is None or reduction.kind != "sum" or not reduction.axes:
+    if reduction is None or reduction.kind != "sum" or points(reduction.axes) < 2:
         return None
     if machine.has_bf16 and reduction.dtype is DType.F32:
         grouped = kernel.substitute({}, reduced=_grouped(reduction.axes, 2))
@@ -113,107 +113,26 @@ def _on_grid(value: Value) -> bool:
 
 
 def _bytes(kernel: Kernel, data: Value, weights: Value) -> Packing | None:
-    """The packing of dequantised bytes times weights that are bytes times a scale."""
-    bytes_of = _dequantised(data)
-    if bytes_of is None or not is_constant(weights):
-        return None
-    load, scale, zero = bytes_of
+    """The packing of (q - zero) times whole weights of a byte."""
+    found = dequantised(data)
     reduction = kernel.reduction
-    assert isinstance(reduction, Reduction) and isinstance(weights, Load)
-    assert weights.tensor.data is not None
+    if found is None or found[1] != 1 or not is_constant(weights) or reduction is None:
+        return None
+    load, _, zero = found
+    assert isinstance(weights, Load) and weights.tensor.data is not None
+    values = weights.tensor.data
+    numbers = values.astype(np.int8)
     used = value_axes(weights, {})
+    overflows = reduction.dtype is DType.F32 and points(reduction.axes) > LONGEST_EXACT
+    if overflows or not np.array_equal(numbers, values) or not used >= set(reduction.axes):
+        return None
     own = tuple(a for a in kernel.axes if a in used)
-    inner = tuple(a for a in reduction.axes if a in used)
-    if inner != reduction.axes:
-        return None
-    values = weights.tensor.data.reshape(-1)[evaluate(weights.offset, (*own, *inner))]
-    found = _as_bytes(values.reshape(-1, int(np.prod([a.size for a in inner]))))
-    if found is None:
-        return None
-    numbers, scales = found
-    if load.dtype is DType.I8:
-        zero += 128
-    start = -zero * numbers.sum(axis=1, dtype=np.int64)
-    if abs(start).max() + 255 * MOST_WEIGHT * numbers.shape[1] >= 2 ** 31:
-        return None
-    name = weights.tensor.name
-    narrow = _constant(f"{name} in bytes", numbers.astype(np.int8), (*own, *inner))
-    is_integer = reduction.dtype is DType.I32
-    fill = zero - (128 if load.dtype is DType.I8 else 0)
-    return Packing(
-        kernel, (replace(load, fill=fill), narrow), DType.U8, zero,
-        _constant(f"{name}: zero", start.astype(np.int32), own),
-        None if is_integer else _constant(f"{name}: scale",
-                                          scales * np.float32(scale), own))
-
-
-def _constant(name: str, values: Array, axes: tuple[Axis, ...]) -> Load:
-    shape = tuple(a.size for a in axes)
-    data = np.ascontiguousarray(values.reshape(shape))
-    return Load(Tensor("weight", name, DType.of(data.dtype), shape, data),
-                tuple(of(a) for a in axes))
-
-
-def _dequantised(value: Value) -> tuple[Load, float, int] | None:
-    """(q, scale, zero) of a value scale * (q - zero), with q a load of bytes; 0 where the
-    conditions of q do not hold."""
-    if isinstance(value, Guard):
-        found = _dequantised(value.value)
-        return found if found and found[0].when == value.when and value.fill == 0 else None
-    if not isinstance(value, Compute):
-        return None
-    if value.op is Op.CAST:
-        load = value.src[0]
-        known = isinstance(load, Load) and load.dtype in (DType.U8, DType.I8)
-        return (load, 1.0, 0) if known and isinstance(load, Load) else None
-    if value.op not in (Op.ADD, Op.MUL):
-        return None
-    for literal, rest in (value.src, value.src[::-1]):
-        found = _dequantised(rest) if isinstance(literal, Literal) else None
-        if found is None or not isinstance(literal, Literal):
-            continue
-        load, scale, zero = found
-        if value.op is Op.MUL:
-            return load, scale * float(literal.value), zero
-        shifted = zero - int(literal.value)
-        if scale == 1 and literal.value == int(literal.value) and 0 <= shifted + (
-                128 if load.dtype is DType.I8 else 0) <= 255:
-            return load, scale, shifted
-    return None
-
-
-def _as_bytes(rows: Array) -> tuple[Array, Array] | None:
-    """Rows of weights as bytes and a scale for each row, if every weight is exactly its byte times
-    the scale of its row in f32 arithmetic."""
-    if rows.dtype == np.int32:
-        fits = rows.min() >= -128 and rows.max() <= MOST_WEIGHT
-        return (rows, np.ones(len(rows), np.float32)) if fits else None
-    if rows.dtype != np.float32 or not np.isfinite(rows).all():
-        return None
-    numbers, scales = np.zeros(rows.shape, np.int32), np.ones(len(rows), np.float32)
-    for i, row in enumerate(rows):
-        found = _scale_of(row)
-        if found is None:
-            return None
-        numbers[i], scales[i] = found
-    return numbers, scales
-
-
-def _scale_of(row: Array) -> tuple[Array, np.float32] | None:
-    """Bytes and scale of one row of weights. The largest weight is some byte times the scale,
-    rounded: quantisers make it 127, so that is tried first."""
-    largest = np.abs(row).max()
-    if largest == 0:
-        return np.zeros(row.shape, np.int32), np.float32(1)
-    for byte in range(MOST_WEIGHT + 1, 0, -1):
-        near = np.float32(largest / np.float32(byte))
-        for scale in (near, np.nextafter(near, np.float32(0)),
-                      np.nextafter(near, np.float32(np.inf))):
-            numbers = np.rint(row / scale)
-            if np.array_equal(numbers * scale, row) and -128 <= numbers.min() and (
-                    numbers.max() <= MOST_WEIGHT):
-                return numbers.astype(np.int32), scale
-    return None
+    narrow = replace(weights, tensor=replace(weights.tensor, dtype=DType.I8, data=numbers))
+    sums = numbers.reshape(-1)[evaluate(weights.offset, (*own, *reduction.axes))].sum(
+        axis=tuple(range(len(own), len(own) + len(reduction.axes))), dtype=np.int32)
+    unsigned = zero + 128 if load.dtype is DType.I8 else zero
+    start = constant_of(f"{weights.tensor.name}, zeros", -unsigned * sums, own)
+    return Packing(kernel, (replace(load, fill=zero), narrow), DType.U8, unsigned, start)
 
 
 def innermost_load(value: Value) -> Load | None:

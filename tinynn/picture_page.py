@@ -14,14 +14,15 @@ PAGE = r"""<!DOCTYPE html>
 :root {
   --paper: #fbfbfa; --card: #ffffff; --ink: #1d2126; --soft: #68707a; --line: #dcdfe3;
   --edge: #a9b1bb; --pick: #d9480f; --code: #f4f5f6;
-  --contract: #2f6fbf; --depthwise: #2a8f6a; --lanes: #b07a1a; --loops: #7b61b3; --other: #77808b;
+  --contract: #2f6fbf; --conv: #1b9aaa; --depthwise: #2a8f6a; --lanes: #b07a1a;
+  --loops: #7b61b3; --points: #a0528a; --other: #77808b;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #15181c; --card: #1d2126; --ink: #e6e8ea; --soft: #98a1ab; --line: #343a42;
     --edge: #59626d; --pick: #ff8c42; --code: #171a1e;
-    --contract: #5b9bea; --depthwise: #4cc39a; --lanes: #dba53f; --loops: #a68be0;
-    --other: #97a0ab;
+    --contract: #5b9bea; --conv: #45c1d0; --depthwise: #4cc39a; --lanes: #dba53f; --loops: #a68be0;
+    --points: #d183ba; --other: #97a0ab;
   }
 }
 * { box-sizing: border-box; }
@@ -88,7 +89,7 @@ const [head, strip, graph, world, side] =
 const time = k => data.measured ? k.measured : k.predicted;
 const total = data.kernels.reduce((sum, k) => sum + time(k), 0) || 1;
 const slowest = Math.max(...data.kernels.map(time), 1);
-const families = ["contract", "depthwise", "lanes", "loops"];
+const families = ["contract", "conv", "depthwise", "lanes", "loops", "points"];
 const colour = k => `var(--${families.includes(k.family) ? k.family : "other"})`;
 
 function us(ns) {

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tinynn import artifact, golden
 from tinynn.compiler import lower, resolve_target
 from tinynn.ir import Graph
+from tinynn.machine import usual_precision
 from tinynn.onnx.reader import import_model
 from tinynn.precision import round_products
 from tinynn.program import Program, TensorSpec
@@ -28,18 +29,21 @@ Progress = Callable[[str, float | None], None]
 
 def compile(  # noqa: A001  (the public name)
         model: str | os.PathLike[str] | bytes | onnx.ModelProto | Graph, target: str = "cpu",
-        precision: str = "f32", threads: int | None = None, *,
+        precision: str | None = None, threads: int | None = None, *,
         shapes: Mapping[str, Sequence[int]] | None = None, state: Mapping[str, str] | None = None,
-        compiler: str | None = None, progress: Progress | None = None) -> artifact.Artifact:
+        compiler: str | None = None, tuning: Sequence[str | os.PathLike[str]] = (),
+        progress: Progress | None = None) -> artifact.Artifact:
     """Compile an ONNX model (path, bytes or ModelProto) or a traced graph into an artifact.
 
     target: "cpu" (this host), "cpu:x86-64-v3", "cpu:aarch64", ...; several separated by commas.
-    precision: of arithmetic; "f32", or "bf16" where the target has it (precision.py).
+    precision: of arithmetic: "f32", or "bf16" or "f16" where the target has it (precision.py); None
+    is "f16" on Adreno GPUs and "f32" elsewhere.
     threads: for the runtime's default; None decides when loaded.
     shapes: input name -> shape, for inputs whose shape the model leaves open.
     state: input name -> output name. Such an input starts at zero and takes that output's value
     after every run; the caller does not give it.
     compiler: path of a C compiler to use instead of the pinned one.
+    tuning: records of `tinynn tune`, for OpenCL targets.
     progress: called as progress(stage, None) when a stage starts, with its seconds when it ends.
 
     Raises UnsupportedModel with all nodes that cannot be compiled; ValueError for options that do
@@ -59,7 +63,9 @@ def compile(  # noqa: A001  (the public name)
     for name in target.split(","):
         resolved = resolve_target(name.strip())
         with stage(f"lower to {resolved}"):
-            codes.append(lower(graph, resolved, precision, threads, compiler=compiler))
+            code = lower(graph, resolved, precision or usual_precision(resolved), threads,
+                         compiler=compiler, tuning=[Path(record) for record in tuning])
+            codes.append(replace(code, tolerance=golden.target_tolerance(code.precision)))
     with stage("golden vectors"):
         rounded = round_products(simplify(widen_f16(graph))) if precision == "bf16" else None
         vectors = golden.make_golden(graph, rounded)

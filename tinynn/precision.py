@@ -1,4 +1,4 @@
-"""bf16 arithmetic: which products of a graph are rounded, and how far that moves its outputs.
+"""bf16 arithmetic: which products of a graph are rounded.
 
 Both factors of a sum of products with weights are rounded to bf16; their products and sums are f32.
 Nothing else changes: residual sums, activations and windows of single channels stay f32, and so do
@@ -8,18 +8,21 @@ later pass sees which tensors may be kept in two bytes.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
 from tinynn import ir
 from tinynn.cost import points
-from tinynn.index import Axis, axes_of, of, source_index
-from tinynn.ir import VIEWS, DType, Graph, Node, Op, toposort
+from tinynn.index import Axis, Index, axes_of, of, source_index
+from tinynn.ir import ELEMENTWISE, VIEWS, DType, Graph, Node, Op, toposort
 from tinynn.machine import MACHINES, Machine, TargetError
+from tinynn.quantised import bytes_and_scale
 
 FEWEST_COLUMNS = 16  # results that share a factor: with fewer, rounding it costs more than it saves
 SHORTEST_SUM = 8  # products of one result
+MOST_EXACT = 0.05  # of all products, by which the last sums of a graph may stay exact
 
 
 def check_precision(precision: str, machine: Machine) -> None:
@@ -33,13 +36,34 @@ def check_precision(precision: str, machine: Machine) -> None:
 
 
 def round_products(graph: Graph) -> Graph:
-    """The graph with the factors of its large sums of products rounded to bf16."""
+    """The graph with the factors of its large sums of products rounded to bf16.
+
+    The last sums before the outputs stay exact if they are few: nothing averages out their errors.
+    """
+    nodes = toposort(graph.outputs.values())
+    products = {n: n.src[0].size for n in nodes if _is_large_product(n)}
+    last = _last_sums(graph) & set(products)
+    if sum(products[n] for n in last) > MOST_EXACT * sum(products.values()):
+        last = set()
     done: dict[Node, Node] = {}
-    for old in toposort(graph.outputs.values()):
+    for old in nodes:
         new = ir.node(old.op, old.dtype, old.shape, [done[s] for s in old.src], old.arg)
-        done[old] = _rounded_sum(new) if _is_large_product(new) else new
+        done[old] = _rounded_sum(new) if old in products and old not in last else new
     outputs = {name: done[n] for name, n in graph.outputs.items()}
     return Graph(graph.name, dict(graph.inputs), outputs, dict(graph.state), dict(graph.metadata))
+
+
+def _last_sums(graph: Graph) -> set[Node]:
+    """The sums that nothing but views, elementwise operations and joins lead to outputs."""
+    seen: set[Node] = set()
+    left = list(graph.outputs.values())
+    while left:
+        n = left.pop()
+        if n not in seen:
+            seen.add(n)
+            if n.op in VIEWS or n.op in ELEMENTWISE or n.op is Op.CONCAT:
+                left += n.src
+    return {n for n in seen if n.op is Op.REDUCE}
 
 
 def _is_large_product(n: Node) -> bool:
@@ -54,20 +78,31 @@ def _is_large_product(n: Node) -> bool:
     if product.op is not Op.MUL or n.size == 0 or product.size < SHORTEST_SUM * n.size:
         return False
     axes = tuple(Axis(f"i{i}", size) for i, size in enumerate(product.shape))
-    (left, left_axes), (right, right_axes) = (_leaf(factor, axes) for factor in product.src)
-    if (left.op is Op.CONST) == (right.op is Op.CONST):
+    leaves = [_leaf(factor, axes) for factor in product.src]
+    if leaves[0][0].op is not Op.CONST:
+        leaves.reverse()
+    (weights, weight_index), (data, data_index) = leaves
+    if weights.op is not Op.CONST or data.op is Op.CONST:
         return False
-    own = left_axes - right_axes if left.op is Op.CONST else right_axes - left_axes
-    return points(tuple(own)) >= FEWEST_COLUMNS
+    own = axes_of(weight_index) - axes_of(data_index)
+    return points(tuple(own)) >= FEWEST_COLUMNS and not _are_bytes(weights, weight_index, own)
 
 
-def _leaf(n: Node, axes: tuple[Axis, ...]) -> tuple[Node, set[Axis]]:
-    """What views read in the end, and the axes on which the element depends that they read."""
+def _leaf(n: Node, axes: tuple[Axis, ...]) -> tuple[Node, Index]:
+    """What views read in the end, and its element that they read."""
     index = tuple(of(axis) for axis in axes)
     while n.op in VIEWS:
         index, _ = source_index(n, index)
         n = n.src[0]
-    return n, axes_of(index)
+    return n, index
+
+
+def _are_bytes(weights: Node, index: Index, own: set[Axis]) -> bool:
+    """Whether weights are quantised: their sums are exact and fast without rounding."""
+    first = [i for i, expr in enumerate(index) if expr.axes & own]
+    array = np.moveaxis(weights.arg.array, first, range(len(first)))
+    rows = array.reshape(math.prod(array.shape[:len(first)]), -1)
+    return rows.shape[1] > 1 and all(bytes_and_scale(row) is not None for row in rows)
 
 
 def _rounded_sum(n: Node) -> Node:

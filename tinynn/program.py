@@ -96,6 +96,8 @@ class TargetCode:
     source: C text of all kernels (OpenCL C for OpenCL targets). code: shared object; empty for
         OpenCL targets, whose source is built on the device.
     toolchain: version text of what built it.
+    tolerance: relative error allowed for any output that needs not be exact; golden vectors may
+        allow more.
     """
 
     target: str
@@ -107,6 +109,7 @@ class TargetCode:
     buffers: tuple[Buffer, ...]
     steps: tuple[Step, ...]
     weights: tuple[Weight, ...]
+    tolerance: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ A small closed set of families; the first that fits is taken:
 
 - Depthwise: a sliding window that keeps channels apart. The padded plane of a channel is copied to
   local memory, then every weight multiplies a vector of neighbouring outputs. (depthwise.py)
+- Conv: a contraction whose columns are read through windows. (conv.py)
 - Contract: a sum of products with a tile of R rows x T vectors of accumulators. (contract.py)
 - Lanes: any other f32 reduction, with a few vectors of partial results.
 - Loops: nested scalar loops over anything; the compiler vectorises the innermost one.
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from tinynn.contract import Contract, plan_contract
+from tinynn.conv import plan_conv
 from tinynn.cost import points, useful_parts
 from tinynn.depthwise import Depthwise, plan_depthwise
 from tinynn.index import Axis, ceil_div
@@ -60,15 +62,19 @@ Schedule: TypeAlias = Loops | Lanes | Contract | Depthwise
 def schedule(kernel: Kernel, machine: Machine) -> Schedule:
     """The family and parameters that the machine model prefers for a kernel."""
     merged = merge_axes(kernel)
-    return (plan_depthwise(kernel, machine) or plan_contract(merged, machine)
-            or _plan_lanes(merged, machine) or _plan_loops(merged))
+    return (plan_depthwise(kernel, machine) or plan_conv(merged, machine)
+            or plan_contract(merged, machine) or _plan_lanes(merged, machine)
+            or _plan_loops(merged))
 
 
 def describe(scheduled: Schedule) -> str:
-    """Family and tile for people, for example "contract 14x2x16": rows x vectors x lanes."""
+    """Family and tile for people, for example "contract 14x2x16": rows x vectors x lanes; where a
+    lane takes several products at once, also how many (explain.PRODUCTS reads that)."""
     parts = [str(getattr(scheduled, name)) for name in ("tile_rows", "tile_vectors", "lanes")
              if hasattr(scheduled, name)]
-    return f"{scheduled.family} {'x'.join(parts)}".strip()
+    group = getattr(scheduled, "group", 1)
+    packed = f", {group} products a lane" if group > 1 else ""
+    return f"{scheduled.family} {'x'.join(parts)}".strip() + packed
 
 
 def _plan_loops(kernel: Kernel) -> Loops:
@@ -80,7 +86,7 @@ def _plan_loops(kernel: Kernel) -> Loops:
 def _plan_lanes(kernel: Kernel, machine: Machine) -> Lanes | None:
     """Lanes along the innermost output axis if it is contiguous, else along a reduced axis."""
     reduction = kernel.reduction
-    if reduction is None or reduction.dtype is not DType.F32:
+    if reduction is None or reduction.dtype is not DType.F32 or reduction.kind == "mul":
         return None
     lanes = 2 * machine.lanes
     if kernel.axes and kernel.offset.coefficient(kernel.axes[-1]) == 1:

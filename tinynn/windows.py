@@ -9,8 +9,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from tinynn.index import Axis, Expr, Within, of
+from tinynn.cost import points
+from tinynn.index import Axis, Expr, RunTime, Within, ceil_div, constant, of, round_up
 from tinynn.kernel import Compute, Guard, Literal, Load, Value, values_of
+
+LINE = 16  # numbers in a cache line
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class WindowAxis:
         `first` on read."""
         if self.dilation == 1:
             return {self.position: first, self.tap: place}
-        return {self.position: first + place, self.tap: of(self.tap) * 0}
+        return {self.position: first + place, self.tap: constant(0)}
 
 
 @dataclass(frozen=True)
@@ -56,25 +59,68 @@ class Window:
     x: WindowAxis
 
 
-def find_window(value: Value, y: Axis, x: Axis, reduced: tuple[Axis, ...]) -> Window | None:
-    """The window through which a sum over `reduced` reads a value at positions y and x; None if
-    there is none or its windows do not overlap."""
+@dataclass(frozen=True)
+class Planes:
+    """Where a window's elements are. rows: of a plane. width: output columns, in whole tiles."""
+
+    window: Window
+    rows: int
+    width: int
+
+    @property
+    def phase_pitch(self) -> int:
+        """Numbers from one phase of a row to the next."""
+        x = self.window.x
+        return round_up(ceil_div(x.span(self.width), x.stride), LINE)
+
+    @property
+    def pitch(self) -> int:
+        """Numbers from one row to the next."""
+        return self.phase_pitch * self.window.x.stride
+
+    @property
+    def plane(self) -> int:
+        """Numbers from one channel to the next: an odd number of cache lines, so that the channels
+        of a tile spread over all sets of the cache."""
+        lines = self.rows * self.pitch // LINE
+        return LINE * (lines + 1 - lines % 2)
+
+    @property
+    def size(self) -> int:
+        return points(self.window.channels) * self.plane
+
+    def tap(self, number: int) -> int:
+        """Where in a row the columns are that tap `number` multiplies."""
+        column, phase = divmod(number * self.window.x.dilation, self.window.x.stride)
+        return phase * self.phase_pitch + column
+
+
+def find_window(value: Value, positions: tuple[Axis, ...],
+                reduced: tuple[Axis, ...]) -> Window | None:
+    """The window through which a sum over `reduced` reads a value at two positions, y and x; None
+    if there is none or its windows do not overlap."""
+    y, x = positions
     inner, when, fill = _without_border(value)
     if not all(isinstance(v, Load | Compute | Literal) for v in values_of([inner])):
         return None
     loads = [v for v in values_of([inner]) if isinstance(v, Load)]
     exprs = [e for load in loads for e in load.index] + [w.expr for w in when]
-    if any(load.when for load in loads) or not all(e.is_affine for e in exprs):
+    hidden = {a for e in exprs for atom, _ in e.terms if not isinstance(atom, Axis)
+              for a in of(atom).axes}
+    if any(load.when for load in loads) or any(isinstance(a, RunTime) for e in exprs
+                                               for a in e.atoms):
         return None
-    axes = [_window_axis(exprs, position, reduced) for position in (y, x)]
-    if axes[0] is None or axes[1] is None or axes[0].tap == axes[1].tap:
+    down, along = (_window_axis(exprs, position, reduced) for position in positions)
+    if down is None or along is None or down.tap == along.tap:
         return None
-    taps = {axes[0].tap, axes[1].tap}
+    taps = {down.tap, along.tap}
+    if hidden & {y, x, *taps}:  # they move by more than a factor
+        return None
     inside = all(len({y, x} & w.expr.axes) == 1 and w.expr.axes <= {y, x, *taps} for w in when)
-    if not inside or axes[0].taps * axes[1].taps < axes[0].stride * axes[1].stride * 2:
+    if not inside or down.taps * along.taps < 2 * down.stride * along.stride:
         return None
     channels = tuple(a for a in reduced if a not in taps)
-    return Window(inner, when, fill, channels, axes[0], axes[1])
+    return Window(inner, when, fill, channels, down, along)
 
 
 def _without_border(value: Value) -> tuple[Value, tuple[Within, ...], float | int | bool]:
@@ -96,18 +142,17 @@ def _unconditional(value: Value, when: tuple[Within, ...]) -> Value:
 
 
 def _window_axis(exprs: list[Expr], position: Axis, reduced: tuple[Axis, ...]) -> WindowAxis | None:
-    """How all expressions move with the position and with one tap of the reduction."""
-    using = [e for e in exprs if position in e.axes]
-    taps = {a for e in using for a in e.axes if a in reduced}
-    if len(taps) != 1:
-        return None
-    (tap,) = taps
-    using = [e for e in exprs if {position, tap} & e.axes]
-    first = using[0]
-    common = math.gcd(first.coefficient(position), first.coefficient(tap))
-    stride, dilation = (first.coefficient(a) // max(1, common) for a in (position, tap))
-    moves = ((e.coefficient(position), e.coefficient(tap)) for e in using)
-    together = all(s * dilation == d * stride and s > 0 and d > 0 for s, d in moves)
-    if not together or min(stride, dilation) < 1 or (stride > 1 and dilation > 1):
-        return None
-    return WindowAxis(position, stride, tap, dilation)
+    """The tap that moves with the position in all expressions; of several, the one with the
+    smallest stride."""
+    found = []
+    for tap in reduced:
+        moves = [(e.coefficient(position), e.coefficient(tap)) for e in exprs
+                 if {position, tap} & e.axes]
+        common = math.gcd(*moves[0]) if moves else 0
+        if not common or min(min(move) for move in moves) < 1:
+            continue
+        stride, dilation = (n // common for n in moves[0])
+        together = all(s * dilation == d * stride for s, d in moves)
+        if together and (stride == 1 or dilation == 1):
+            found.append(WindowAxis(position, stride, tap, dilation))
+    return min(found, key=lambda axis: axis.stride, default=None)

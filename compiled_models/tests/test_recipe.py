@@ -90,8 +90,8 @@ def test_an_onnx_source_is_seen_from_the_recipe(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "message"), [
     ("name = ", "not valid TOML"),
-    ("", "missing name, source, targets, precision"),
-    (GOOD.replace('precision = "f32"', ""), "missing precision"),
+    ("", "missing name, source, targets"),
+    (GOOD.replace('name = "tiny"', ""), "missing name"),
     (GOOD + "target = 'cpu'", "unknown key target; known are name, source, targets"),
     (GOOD.replace('"tiny"', "3"), "name must be a text, got 3"),
     (GOOD.replace('"tiny"', '"../x"'), "name '../x' names files"),

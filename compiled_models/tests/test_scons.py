@@ -133,7 +133,7 @@ def test_a_bad_recipe_stops_with_one_line(project: Path) -> None:
     recipe = project / "compiled_models" / "recipes" / "one.toml"
     recipe.write_text("name = 3\n")
     shown = scons(project, status=2)
-    assert shown.startswith(f"scons: {recipe}: missing source, targets, precision.")
+    assert shown.startswith(f"scons: {recipe}: missing source, targets.")
     assert "Traceback" not in shown
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from messaging import Bus, FrameGeometry, FrameServer, PubMaster, Stream, new_message
-from selfdrive_tests.drives import Camera
+from selfdrive_tests import __main__ as command
+from selfdrive_tests.drives import Camera, DriveError
 from selfdrive_tests.video import Picture
 from selfdrive_tests.viewer import Channel, Scene, Viewer, follow
 
@@ -94,8 +95,16 @@ def test_a_slow_reader_gets_the_newest_event_and_the_last_one() -> None:
 def test_unknown_addresses_are_refused() -> None:
     with Viewer(Scene(), "nothing", port=0) as viewer:
         assert b"Waiting for the first plan" in urlopen(viewer.address).read()
+        port = int(viewer.address.split(":")[-1].strip("/"))
+        with pytest.raises(DriveError, match=f"on port {port} .* another one with --port"):
+            Viewer(Scene(), "a second one", port)
         with pytest.raises(OSError, match="404"):
             urlopen(viewer.address + "etc/passwd")
+
+
+def test_a_bus_that_is_none_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["ui", "--bus", "http://here"]) == 2
+    assert "'http://here' is no bus" in capsys.readouterr().err
 
 
 def test_a_live_bus_is_seen_in_the_browser(live_bus: Bus, browser: Any) -> None:

@@ -1,24 +1,56 @@
-"""Independent kernels that differ in their data only become one: the heads of a network, mostly.
+"""What happens to kernels before they get their families.
 
-Kernels are sorted by level (the longest way from the inputs), so that those of one level do not
+Inputs that large sums of products read are copied first, so that they become images.
+
+Independent kernels that differ in their data only become one: the heads of a network, mostly. They
+are sorted by level (the longest way from the inputs), so that those of one level do not
 depend on one another. Small ones of the same form get a common outermost axis that counts them;
 what they write, and the weights they read, is stacked along it.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from tinynn.cost import points
+from tinynn.cost import points, product, work
 from tinynn.index import Axis, constant, of
+from tinynn.ir import DType
 from tinynn.kernel import Compute, Guard, Kernel, Literal, Load, Reduction, Tensor, Value
 
 MOST_RESULTS = 4096  # of a kernel: larger ones occupy the GPU by themselves
 
+WORTH = 1 << 20  # operations of a sum of products that are worth a copy of what it reads
+
 Place = tuple[Tensor, int]
 """A stack of tensors, and the number of one of them in it."""
+
+
+def copy_inputs(kernels: Sequence[Kernel]) -> list[Kernel]:
+    """The kernels, with inputs that large sums of products read copied to scratch tensors."""
+    copies: dict[Tensor, Tensor] = {}
+    result: list[Kernel] = []
+    for kernel in kernels:
+        changed = {}
+        for value in product(kernel) or ():
+            if (isinstance(value, Load) and value.tensor.kind in ("input", "state")
+                    and value.dtype is DType.F32 and work(kernel) >= WORTH):
+                source = value.tensor
+                if source not in copies:
+                    copies[source] = Tensor("arena", f"copy of {source.name}", source.dtype,
+                                            source.shape)
+                    result.append(_copy(source, copies[source]))
+                changed[id(value)] = replace(value, tensor=copies[source])
+        result.append(_map_loads(kernel, changed))
+    return result
+
+
+def _copy(source: Tensor, target: Tensor) -> Kernel:
+    axes = tuple(Axis(f"i{d}", size) for d, size in enumerate(source.shape))
+    index = tuple(of(a) for a in axes)
+    return Kernel(tuple(a for a in axes if a.size > 1), Load(source, index), target, index,
+                  note=f"copy of {source.name}")
 
 
 def merge_alike(kernels: Sequence[Kernel]) -> list[Kernel]:
@@ -43,7 +75,8 @@ def merge_alike(kernels: Sequence[Kernel]) -> list[Kernel]:
                 if len(part) > 1:
                     merged.append(_merged(part, places))
                 else:
-                    merged.append(_map_loads(part[0], lambda v: _moved(v, places)))
+                    moved = {id(v): _moved(v, places) for v in part[0].loads()}
+                    merged.append(_map_loads(part[0], moved))
     return merged
 
 
@@ -116,7 +149,7 @@ def _merged(group: list[Kernel], places: dict[Tensor, Place]) -> Kernel:
         elif len({v.tensor for v in loads}) > 1:
             stack = _stacked_weights([v.tensor for v in loads])
             changed[id(load)] = replace(load, tensor=stack, index=(of(count), *load.index))
-    kernel = _map_loads(group[0], lambda v: changed.get(id(v), v))
+    kernel = _map_loads(group[0], changed)
     tensor = group[0].tensor
     result = Tensor("arena", f"{len(group)} x {tensor.name}", tensor.dtype,
                     (len(group), *tensor.shape))
@@ -140,13 +173,13 @@ def _moved(load: Load, places: dict[Tensor, Place]) -> Load:
     return replace(load, tensor=stack, index=(constant(number), *load.index))
 
 
-def _map_loads(kernel: Kernel, change: Callable[[Load], Load]) -> Kernel:
-    """The kernel with its loads changed; shared values stay shared."""
+def _map_loads(kernel: Kernel, changed: Mapping[int, Load]) -> Kernel:
+    """The kernel with loads replaced, by their id; shared values stay shared."""
     done: dict[int, Value] = {}
     for value in kernel.values():
         new: Value = value
         if isinstance(value, Load):
-            new = change(value)
+            new = changed.get(id(value), value)
         elif isinstance(value, Compute):
             new = replace(value, src=tuple(done[id(s)] for s in value.src))
         elif isinstance(value, Guard):

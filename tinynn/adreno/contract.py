@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from tinynn.adreno.layout import TEXEL, Image, lane_axis
+from tinynn.adreno.cost import Counts
+from tinynn.adreno.layout import MOST_TEXELS, TEXEL, Image, lane_axis
 from tinynn.adreno.storage import Arguments, Storage
 from tinynn.adreno.values import Lane, TexelWriter, coordinates
 from tinynn.cost import points, product
 from tinynn.index import Axis, Within, ceil_div, of, round_up
-from tinynn.kernel import Kernel, Load, value_axes, values_of
+from tinynn.kernel import Compute, Kernel, Load, value_axes, values_of
 from tinynn.opencl.launch import Launch, declare_point, finish, widen
 from tinynn.opencl.values import Block
 from tinynn.pack import evaluate, is_constant
@@ -32,6 +33,8 @@ GROUP = 64  # work-items of a group: one wave
 ENOUGH_WAVES = 32  # that keep the GPU busy
 LONGEST_PART = 128  # products that are added up in half
 MOST_SPLITS = 16
+SUMMED_AT_ONCE = 8  # parts whose sum is written out
+MOST_PADDED = 1.1  # steps with the zeros that make splits equal, over steps
 
 Array = np.ndarray[Any, Any]
 
@@ -44,6 +47,7 @@ class Sum:
     are written, pixel: that of neighbouring pixels or None. batch: axes of both factors, each point
     of which is a sum of its own. rows: all other parallel axes.
     depth: the reduced axis along the channels of the image; taps: all other reduced axes.
+    half: whether images and arithmetic are in half.
     """
 
     kernel: Kernel
@@ -56,6 +60,7 @@ class Sum:
     rows: tuple[Axis, ...]
     depth: Axis
     taps: tuple[Axis, ...]
+    half: bool
 
     @property
     def steps(self) -> int:
@@ -67,17 +72,17 @@ class Sum:
         """Texels of the channels that are written."""
         return ceil_div(self.column.size, TEXEL)
 
-    def weight_matrix(self) -> Array:
+    def weight_matrix(self, steps: int) -> Array:
         """Weights as (batch, texels written, 4 channels written, taps, steps, 4 channels read),
-        padded by zeros."""
+        padded by zeros. steps: at least those there are."""
         assert self.weights.tensor.data is not None
         axes = (*self.batch, self.column, *self.taps, self.depth)
         values = self.weights.tensor.data.reshape(-1)[evaluate(self.weights.offset, axes)]
         batch, taps = points(self.batch), points(self.taps)
         values = values.reshape(batch, self.column.size, taps, self.depth.size)
-        padded = np.zeros((batch, self.columns * TEXEL, taps, self.steps * TEXEL), np.float32)
+        padded = np.zeros((batch, self.columns * TEXEL, taps, steps * TEXEL), np.float32)
         padded[:, :self.column.size, :, :self.depth.size] = values
-        return padded.reshape(batch, self.columns, TEXEL, taps, self.steps, TEXEL)
+        return padded.reshape(batch, self.columns, TEXEL, taps, steps, TEXEL)
 
 
 def find_sum(kernel: Kernel, storage: Storage) -> Sum | None:
@@ -88,8 +93,16 @@ def find_sum(kernel: Kernel, storage: Storage) -> Sum | None:
     for data, weights in (factors, factors[::-1]):
         if (isinstance(data, Load) and isinstance(weights, Load) and is_constant(weights)
                 and data.tensor in storage.images):
-            return _matched(kernel, storage, data, weights)
+            total = _matched(kernel, storage, data, weights)
+            return total if total is not None and _fits(total, choose_tile(total)) else None
     return None
+
+
+def _fits(total: Sum, tile: Tile) -> bool:
+    """Whether the packed weights fit an image."""
+    width = points(total.taps) * tile.steps * tile.texels * TEXEL
+    height = points(total.batch) * block_count(total, tile) * tile.splits
+    return max(width, height) <= MOST_TEXELS
 
 
 def _matched(kernel: Kernel, storage: Storage, data: Load, weights: Load) -> Sum | None:
@@ -115,7 +128,7 @@ def _matched(kernel: Kernel, storage: Storage, data: Load, weights: Load) -> Sum
     pixel = max(rows, key=lambda a: (a in image.pixel(data.index).axes, a.size), default=None)
     taps = tuple(a for a in reduction.axes if a != depth)
     return Sum(kernel, image, data, weights, column, pixel, batch,
-               tuple(a for a in rows if a != pixel), depth, taps)
+               tuple(a for a in rows if a != pixel), depth, taps, storage.precision == "f16")
 
 
 def column_axis(kernel: Kernel, storage: Storage) -> Axis | None:
@@ -130,14 +143,18 @@ def column_axis(kernel: Kernel, storage: Storage) -> Axis | None:
 
 @dataclass(frozen=True)
 class Tile:
-    """pixels x texels of channels a work-item; a group is tiles x columns x splits of them; unroll:
-    steps of the loop written out."""
+    """pixels x texels of channels a work-item; a group is tiles x columns x splits of them.
+
+    steps: texels of channels that a split sums, of every tap. unroll: how many of them the body of
+    the loop takes.
+    """
 
     pixels: int
     texels: int
     tiles: int
     columns: int
     splits: int
+    steps: int
     unroll: int
 
     @property
@@ -148,21 +165,28 @@ class Tile:
 def choose_tile(total: Sum) -> Tile:
     """The tile that the texture units like best, and the splits that keep the GPU busy."""
     width = total.pixel.size if total.pixel is not None else 1
-    pixels = min(range(1, min(8, width) + 1), key=lambda p: (ceil_div(width, p) * (p + 1), -p))
+    most = min(8 if total.half else 4, width)  # float takes twice the registers
+    pixels = min(range(1, most + 1), key=lambda p: (ceil_div(width, p) * (p + 1), -p))
     texels = 2 if total.columns % 2 == 0 else 1
     tiles = ceil_div(width, pixels) * points(total.rows)
     outputs = tiles * ceil_div(total.columns, texels) * points(total.batch)
     splits = 1
     taps = points(total.taps)
-    while total.steps % (2 * splits) == 0 and splits < MOST_SPLITS and (
+    while _divides(total.steps, 2 * splits) and splits < MOST_SPLITS and (
             total.depth.size * taps > LONGEST_PART * splits
             or outputs * splits < ENOUGH_WAVES * GROUP):
         splits *= 2
     across = min(GROUP // splits, 1 << (tiles - 1).bit_length())
     columns = max(1, GROUP // splits // across)
-    per_split = total.steps // splits
-    unroll = 2 if per_split % 2 == 0 else 1
-    return Tile(pixels, texels, across, columns, splits, unroll)
+    steps = ceil_div(total.steps, splits)
+    # Two steps of a window, whose fetches go through the sampler, overflow the instruction cache.
+    unroll = 2 if steps % 2 == 0 and not total.taps else 1
+    return Tile(pixels, texels, across, columns, splits, steps, unroll)
+
+
+def _divides(steps: int, splits: int) -> bool:
+    """Whether the steps can be shared with few that only add zeros."""
+    return steps >= splits and round_up(steps, splits) <= MOST_PADDED * steps
 
 
 def tiles_across(total: Sum, tile: Tile) -> int:
@@ -179,7 +203,7 @@ def tile_count(total: Sum, tile: Tile) -> int:
     return tiles_across(total, tile) * points(total.rows)
 
 
-def render_contract(total: Sum, storage: Storage) -> Launch:
+def render_contract(total: Sum, storage: Storage) -> tuple[Launch, Counts]:
     """The kernel of a sum of products."""
     tile = choose_tile(total)
     kernel, column, tail = widen(total.kernel, total.column, TEXEL)
@@ -196,16 +220,50 @@ def render_contract(total: Sum, storage: Storage) -> Launch:
     _finish(block, kernel, total, tile, arguments, lane, tail)
     global_size = (round_up(tile_count(total, tile), tile.tiles),
                    points(total.batch) * block_count(total, tile), tile.splits)
-    return finish(kernel, block, arguments.tensors, "contract", (global_size, local),
-                  f" {tile.pixels}x{tile.texels * TEXEL}, {tile.splits} splits, "
-                  + _loops(total, tile))
+    detail = (f" {tile.pixels}x{tile.texels * TEXEL}, {tile.splits} splits, "
+              + _loops(total, tile))
+    launch = finish(kernel, block, arguments.tensors, "contract", (global_size, local), detail)
+    return launch, _counts(total, tile)
+
+
+def _counts(total: Sum, tile: Tile) -> Counts:
+    """Estimates per work-item; the constants are read off compiled kernels."""
+    steps = points(total.taps) * tile.steps
+    outputs = tile.pixels * tile.texels
+    weights = tile.texels * TEXEL
+    finished = outputs / tile.splits
+    operations = sum(isinstance(v, Compute) for v in total.kernel.values(below_reduction=False))
+    after = finished * (TEXEL * (operations + 2 * tile.splits) + 40)
+    padded = 3 * tile.pixels if total.data.when else 0
+    slots = steps * (TEXEL * TEXEL * outputs + 3 * tile.pixels + padded + weights + 20) + after
+    texels = steps * (tile.pixels + weights / tile.tiles) + finished
+    local = 8 * (steps * weights * (1 + 1 / tile.tiles) + 2 * outputs)
+    registers = 24 if tile.unroll > 1 else 19
+    memory = 8 * (tile.items * tile.pixels + tile.columns * tile.splits * tile.unroll * weights)
+    return Counts(slots, texels, local, steps / tile.unroll * 2 + finished, registers, memory)
+
+
+def _add_parts(block: Block, tile: Tile, stride: int) -> None:
+    """Declare the sum over the splits; many of them in a loop, which is shorter."""
+    if tile.splits <= SUMMED_AT_ONCE:
+        terms = [f"TO_FLOAT(mine[{s * stride}])" for s in range(tile.splits)]
+        block.add(f"const float4 total = {' + '.join(terms)};")
+        return
+    block.add("float4 total = 0;")
+    block.open(f"for (uint s = 0; s < {tile.splits} * ONCE; s += {SUMMED_AT_ONCE})")
+    terms = [f"TO_FLOAT(mine[(s + {s}) * {stride}])" for s in range(SUMMED_AT_ONCE)]
+    block.add(f"total += {' + '.join(terms)};")
+    block.close()
 
 
 def _loops(total: Sum, tile: Tile) -> str:
-    """How often each loop runs: the Adreno compiler is not told, see ONCE."""
+    """How often each loop runs: the compiler is not told, see ONCE."""
     turns = ceil_div(tile.pixels, tile.splits)
-    trips = [points(total.taps) * total.steps // tile.splits // tile.unroll]
-    return "loops " + " ".join(map(str, trips + [turns] * (tile.texels if turns > 1 else 0)))
+    after = [turns] if turns > 1 else []
+    if tile.splits > SUMMED_AT_ONCE:
+        after.append(tile.splits // SUMMED_AT_ONCE)
+    trips = [points(total.taps) * tile.steps // tile.unroll, *after * tile.texels]
+    return "loops " + " ".join(map(str, trips))
 
 
 def weights_below(kernel: Kernel) -> Load:
@@ -218,13 +276,13 @@ def weights_below(kernel: Kernel) -> Load:
 def _pack(total: Sum, tile: Tile) -> Array:
     """Weights as (batch, block of texels, split; tap, step, texel of the block, channel read; 4
     channels written)."""
-    matrix = total.weight_matrix()
-    batch, columns, _, taps, steps, _ = matrix.shape
+    matrix = total.weight_matrix(tile.steps * tile.splits)
+    batch, columns, _, taps, _, _ = matrix.shape
     blocks = block_count(total, tile)
     padded = np.zeros((batch, blocks * tile.texels, *matrix.shape[2:]), np.float32)
     padded[:, :columns] = matrix
-    shaped = padded.reshape(batch * blocks, tile.texels, TEXEL, taps, tile.splits,
-                            steps // tile.splits, TEXEL)
+    shaped = padded.reshape(batch * blocks, tile.texels, TEXEL, taps, tile.splits, tile.steps,
+                            TEXEL)
     ordered = shaped.transpose(0, 4, 3, 5, 1, 6, 2)
     return np.ascontiguousarray(ordered).reshape(batch * blocks * tile.splits, -1, TEXEL)
 
@@ -256,7 +314,7 @@ def _open(block: Block, total: Sum, tile: Tile) -> None:
 
 def _sum(block: Block, total: Sum, tile: Tile, image: str, weights: str) -> None:
     """Add up the products of this work-item in the variables sum0, sum1, ..."""
-    taps, steps = points(total.taps), total.steps // tile.splits
+    taps, steps = points(total.taps), tile.steps
     step_texels = tile.texels * TEXEL
     block.add("texel " + ", ".join(f"sum{i} = 0" for i in range(tile.pixels * tile.texels)) + ";")
     block.open(f"for (uint step = 0; step < {taps * steps} * ONCE; step += {tile.unroll})")
@@ -274,11 +332,15 @@ def _sum(block: Block, total: Sum, tile: Tile, image: str, weights: str) -> None
     block.add(f"__local const texel *w = weights + (split * {tile.columns} + column) * {size};")
     if taps > 1:
         declare_point(block, total.taps, f"(int)(step / {steps})")
-    depth4 = Axis(f"{total.depth.name}_4", total.steps)
+    depth4 = Axis(f"{total.depth.name}_4", steps * tile.splits)
     inside = f"step % {steps}" if taps > 1 else "step"
     block.add(f"const int {depth4.name} = split * {steps} + {inside};")
     data = total.data
-    read = "READ_PADDED" if data.when else "READ"
+    # Steps beyond the last one read what follows, if anything, and multiply it by zero; pixels
+    # beyond the last one are not written.
+    ragged = total.pixel is not None and total.pixel.size % tile.pixels
+    beyond = steps * tile.splits > total.steps or ragged
+    read = "READ_PADDED" if data.when or beyond else "READ"
     for unrolled in range(tile.unroll):
         for p in range(tile.pixels):
             moved = {total.depth: of(depth4) * TEXEL + TEXEL * unrolled}
@@ -338,8 +400,7 @@ def _finish_texel(block: Block, kernel: Kernel, total: Sum, tile: Tile, argument
     block.add(f"__local const texel *mine = parts + (column * {tile.tiles} + tile) * {each} "
               "+ part;")
     stride = tile.columns * tile.tiles * each
-    terms = [f"TO_FLOAT(mine[{s * stride}])" for s in range(tile.splits)]
-    block.add(f"const float4 total = {' + '.join(terms)};")
+    _add_parts(block, tile, stride)
     assert kernel.reduction is not None
     known = {id(kernel.reduction): "total"}
     writer = TexelWriter(block, arguments.access(lane), kernel.runtime, known, tail=tail)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinynn.adreno.contract import column_axis, weights_below
+from tinynn.adreno.cost import Counts
 from tinynn.adreno.layout import TEXEL, Image
 from tinynn.adreno.storage import Arguments, Storage
 from tinynn.adreno.values import Lane, TexelWriter, coordinates
@@ -117,7 +118,7 @@ def _pack(window: Window) -> Array:
     return np.pad(values, ((0, 0), (0, missing))).reshape(len(values), -1, TEXEL)
 
 
-def render_window(window: Window, storage: Storage) -> Launch:
+def render_window(window: Window, storage: Storage) -> tuple[Launch, Counts]:
     """The kernel of a sum over windows."""
     pixels, repeat = _pixels(window), window.repeat
     kernel, column, tail = widen(window.kernel, window.column, TEXEL)
@@ -138,8 +139,8 @@ def render_window(window: Window, storage: Storage) -> Launch:
     depth = block.depth
     rows = points(window.taps)
     if rows > 1:
-        block.open(f"for (int row = 0; row < {rows}; ++row)")
-        declare_point(block, window.taps, "row")
+        block.open(f"for (uint row = 0; row < {rows} * ONCE; ++row)")
+        declare_point(block, window.taps, "(int)row")
     _row(block, window, pixels, image, weights, "row" if rows > 1 else "0")
     block.close(block.depth - depth)
     for t in range(repeat):
@@ -148,8 +149,28 @@ def render_window(window: Window, storage: Storage) -> Launch:
         _finish(block, window, kernel, arguments, lane, tail,
                 [f"sum{t}_{p}" for p in range(pixels)])
         block.close()
-    return finish(kernel, block, arguments.tensors, "depthwise", (total, local),
-                  f", {pixels} pixels")
+    launch = finish(kernel, block, arguments.tensors, "depthwise", (total, local),
+                    f" {pixels}x{TEXEL * repeat}" + (f", loops {rows}" if rows > 1 else ""))
+    return launch, _counts(window, pixels)
+
+
+def _counts(window: Window, pixels: int) -> Counts:
+    """Estimates per work-item; the constants are read off compiled kernels."""
+    rows, across = points(window.taps), window.across.size
+    fetched = len(_positions(window, pixels)) + across * window.repeat
+    outputs = pixels * window.repeat
+    operations = sum(isinstance(v, Compute) for v in window.kernel.values(below_reduction=False))
+    after = outputs * (TEXEL * operations + 20)
+    slots = rows * (TEXEL * outputs * across + 5 * fetched + 20) + after
+    return Counts(slots, rows * fetched + outputs, waits=2 * rows + 1, registers=19)
+
+
+def _positions(window: Window, pixels: int) -> list[int]:
+    """Pixels of a row that a work-item needs, from its first one on."""
+    along = window.image.pixel(window.data.index)
+    stride, dilation = along.coefficient(window.pixel), along.coefficient(window.across)
+    return sorted({p * stride + k * dilation
+                   for p in range(pixels) for k in range(window.across.size)})
 
 
 def _row(block: Block, window: Window, pixels: int, image: str, weights: str, row: str) -> None:
@@ -157,11 +178,10 @@ def _row(block: Block, window: Window, pixels: int, image: str, weights: str, ro
     along = window.image.pixel(window.data.index)
     stride, dilation = along.coefficient(window.pixel), along.coefficient(window.across)
     first, texel_in = Axis("first", 1 << 20), Axis("texel_in", window.texels)
-    needed = sorted({p * stride + k * dilation
-                     for p in range(pixels) for k in range(window.across.size)})
-    read = "READ_PADDED" if window.data.when else "READ"
+    ragged = window.pixel.size % pixels  # pixels beyond the last one are not written
+    read = "READ_PADDED" if window.data.when or ragged else "READ"
     dim = window.image.others[-1]
-    for place in needed:
+    for place in _positions(window, pixels):
         index = [e.substitute({window.pixel: of(first), window.across: of(_ZERO)})
                  for e in window.data.index]
         index[dim] = index[dim] + place

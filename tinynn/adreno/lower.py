@@ -1,17 +1,19 @@
 """Graph -> program for an Adreno GPU: fuse, choose images, a family for every kernel, buffers."""
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from tinynn import __version__
-from tinynn.adreno.batch import merge_alike
+from tinynn.adreno.batch import copy_inputs, merge_alike
 from tinynn.adreno.contract import find_sum, render_contract
+from tinynn.adreno.cost import Counts, Prediction, predict
 from tinynn.adreno.depthwise import find_window, render_window
 from tinynn.adreno.points import render_points
 from tinynn.adreno.storage import Storage
 from tinynn.adreno.values import COMMON, PREAMBLES
 from tinynn.algebra import fold_literals
-from tinynn.cost import work
+from tinynn.cost import product, work
 from tinynn.fuse import Fusion, fuse
 from tinynn.index import Axis, Quotient, Remainder, of
 from tinynn.ir import Graph
@@ -32,15 +34,15 @@ def lower(graph: Graph, target: str, precision: str = "f16") -> TargetCode:
     if precision not in PREAMBLES:
         raise TargetError(f"precision {precision!r} is not available for {target}; use 'f16' or "
                           "'f32'")
-    fusion = fuse(simplify(widen_f16(graph)))
-    kernels = [split_axes(fold_literals(kernel)) for kernel in merge_alike(fusion.kernels)]
+    fusion = fuse(simplify(widen_f16(graph)), factors_apart=True)
+    kernels = merge_alike(copy_inputs(fusion.kernels))
+    kernels = [split_axes(fold_literals(kernel)) for kernel in kernels]
     storage = Storage(kernels, precision)
-    launches = [render(kernel, storage) for kernel in kernels]
-    return _assemble(fusion, launches, storage, target)
+    return _assemble(fusion, [render(kernel, storage) for kernel in kernels], storage, target)
 
 
-def render(kernel: Kernel, storage: Storage) -> Launch:
-    """The launch of a kernel by the family that suits it."""
+def render(kernel: Kernel, storage: Storage) -> tuple[Launch, Counts]:
+    """The launch of a kernel by the family that suits it, and what it costs."""
     total = find_sum(kernel, storage)
     if total is not None:
         return render_contract(total, storage)
@@ -50,21 +52,35 @@ def render(kernel: Kernel, storage: Storage) -> Launch:
     return render_points(kernel, storage)
 
 
-def _assemble(fusion: Fusion, launches: list[Launch], storage: Storage, target: str) -> TargetCode:
+def _assemble(fusion: Fusion, rendered: list[tuple[Launch, Counts]], storage: Storage,
+              target: str) -> TargetCode:
     """The program of all launches, in order."""
+    launches = [launch for launch, _ in rendered]
     source, symbols = program_text(launches)
     source = PREAMBLES[storage.precision] + COMMON + source
     buffers, weights, numbers, arena_nbytes = place(fusion, launches)
     for tensor, view in storage.views.items():
         if tensor in numbers:
             buffers[numbers[tensor]] = replace(buffers[numbers[tensor]], image=view)
-    steps = tuple(
-        Step(symbol, tuple(numbers[t] for t in launch.tensors), (0,), 1, work(launch.kernel),
-             sum(t.nbytes for t in launch.tensors), launch.kernel.note, launch.schedule,
-             global_size=launch.global_size, local_size=launch.local_size)
-        for symbol, launch in zip(symbols, launches, strict=True))
+    steps = []
+    for symbol, (launch, counts) in zip(symbols, rendered, strict=True):
+        nbytes = sum(t.nbytes for t in launch.tensors)
+        cost = predict(counts, launch.global_size, launch.local_size, nbytes)
+        steps.append(Step(
+            symbol, tuple(numbers[t] for t in launch.tensors), (0,), 1, work(launch.kernel),
+            nbytes, launch.kernel.note, _describe(launch, counts, cost), launch.kernel.reason,
+            round(cost.ns), cost.bound, launch.global_size, launch.local_size))
     return TargetCode(target, storage.precision, f"tinynn {__version__}", source, b"", arena_nbytes,
-                      tuple(buffers), steps, tuple(weights))
+                      tuple(buffers), tuple(steps), tuple(weights))
+
+
+def _describe(launch: Launch, counts: Counts, cost: Prediction) -> str:
+    """Schedule, registers and waves as estimated, texels per multiply-add."""
+    text = f"{launch.schedule}, ~{counts.registers} registers, ~{cost.waves} waves"
+    if product(launch.kernel) is not None:
+        fetched = counts.texels * math.prod(launch.global_size)
+        text += f", {2 * fetched / work(launch.kernel):.3f} texels per MAC"
+    return text
 
 
 def split_axes(kernel: Kernel) -> Kernel:

@@ -8,6 +8,7 @@ channels of an image, each of them takes whole texels.
 """
 from __future__ import annotations
 
+from tinynn.adreno.cost import Counts
 from tinynn.adreno.layout import TEXEL, lane_axis
 from tinynn.adreno.storage import Arguments, Storage
 from tinynn.adreno.values import Lane, TexelWriter
@@ -31,18 +32,30 @@ from tinynn.opencl.launch import (
 from tinynn.opencl.values import VARIABLE, Block, can_be_wide, combine
 
 FEW_RESULTS = 64  # results of a reduction that leave most of the GPU idle
+MOST_WRITTEN_OUT = 128  # values of a reduction
 SHORT_SUM = 16  # terms that are not worth sharing
 
 
-def render_points(kernel: Kernel, storage: Storage) -> Launch:
+def render_points(kernel: Kernel, storage: Storage) -> tuple[Launch, Counts]:
     """Any kernel, by the family among those above that suits it."""
     if kernel.scatter:
-        return _serial(kernel, storage)
+        return _serial(kernel, storage), _counts(kernel, points(kernel.axes))
     reduction = kernel.reduction
     if (reduction is not None and kernel.tensor not in storage.images
             and points(reduction.axes) > SHORT_SUM and points(kernel.axes) <= FEW_RESULTS):
-        return _split(kernel, storage, reduction)
-    return _points(kernel, storage)
+        return _split(kernel, storage, reduction), _counts(kernel, 1 / GROUP)
+    return _points(kernel, storage), _counts(kernel, 1)
+
+
+def _counts(kernel: Kernel, share: float) -> Counts:
+    """Estimates per work-item, which does so many times the terms of one result."""
+    reduction = kernel.reduction
+    inside = values_of([reduction.body]) if reduction is not None else []
+    terms = points(reduction.axes) * share if reduction is not None else 0
+    outside = kernel.values(below_reduction=False)
+    loads = [sum(isinstance(v, Load) for v in values) for values in (inside, outside)]
+    slots = terms * TEXEL * (len(inside) + 4) + max(share, 1) * TEXEL * (len(outside) + 8)
+    return Counts(slots, terms * loads[0] + loads[1], waits=terms + 1)
 
 
 def _serial(kernel: Kernel, storage: Storage) -> Launch:
@@ -73,18 +86,31 @@ def _points(kernel: Kernel, storage: Storage) -> Launch:
         lane.declare(block)
     known = {}
     reduction = kernel.reduction
+    kept = _long_written_out(reduction)
     if reduction is not None:
         kind = f"{VARIABLE[accumulator_type(reduction)]}{TEXEL if lane else ''}"
         block.add(f"{kind} total = {identity(reduction)};")
         depth = block.depth
         for axis in reduction.axes:
-            block.loop(axis)
+            if kept:
+                block.open(f"for (int {axis.name} = 0; {axis.name} < {axis.size} * (int)ONCE; "
+                           f"++{axis.name})")
+            else:
+                block.loop(axis)
         inner = TexelWriter(block, access, kernel.runtime, prefix="e", tail=tail)
         accumulate(block, reduction, inner, "total")
         block.close(block.depth - depth)
         known[id(reduction)] = "total"
     arguments.store(block, TexelWriter(block, access, kernel.runtime, known, tail=tail))
-    return finish(kernel, block, arguments.tensors, "points", (total, local))
+    return finish(kernel, block, arguments.tensors, "points", (total, local),
+                  " loops " + " ".join(str(a.size) for a in reduction.axes)
+                  if reduction is not None and kept else "")
+
+
+def _long_written_out(reduction: Reduction | None) -> bool:
+    """Whether the loops of a reduction would be too long if the compiler wrote them out."""
+    terms = points(reduction.axes) if reduction is not None else 0
+    return reduction is not None and terms * len(values_of([reduction.body])) > MOST_WRITTEN_OUT
 
 
 def _with_lane(kernel: Kernel, storage: Storage) -> tuple[Kernel, Lane | None, Within | None]:

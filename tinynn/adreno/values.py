@@ -42,9 +42,9 @@ typedef float4 texel;
 """,
 }
 # ONCE is 1, and the compiler does not know it: loops whose bound it multiplies are not written out,
-# which would overflow the instruction cache.
+# which would overflow the instruction cache and spill registers.
 COMMON = """\
-#define ONCE ((uint)get_num_groups(2))
+#define ONCE min((uint)get_num_groups(0), 1u)
 __constant sampler_t ZERO_OUTSIDE =
     CLK_NORMALIZED_COORDS_FALSE | CLK_ADDRESS_CLAMP | CLK_FILTER_NEAREST;
 inline float channel(float4 value, int number) {

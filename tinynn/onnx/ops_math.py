@@ -168,6 +168,17 @@ def prelu(call: Call, x: Node, slope: Node) -> Node:
     return d.where(d.less(x, 0), d.mul(x, d.broadcast_to(slope, x.shape)), x)
 
 
+@d.in_f32
+def elu(x: Node, alpha: float) -> Node:
+    """x where it is not negative, else alpha (e^x - 1)."""
+    return d.where(d.less(x, 0), d.mul(d.sub(d.exp(x), 1), alpha), x)
+
+
+@lowers("Elu", since=6)
+def elu_op(call: Call, x: Node) -> Node:
+    return elu(x, call.number("alpha", 1.0))
+
+
 def hard_sigmoid(x: Node, alpha: float, beta: float) -> Node:
     return d.clip(d.add(d.mul(x, alpha), beta), d.scalar(0, x), d.scalar(1, x))
 

@@ -13,7 +13,7 @@ from tinynn import derived as d
 from tinynn import ir
 from tinynn.ir import Node
 from tinynn.onnx.errors import ModelError, UnsupportedModel
-from tinynn.onnx.ops_math import hard_sigmoid
+from tinynn.onnx.ops_math import elu, hard_sigmoid
 from tinynn.onnx.registry import Call, lowers, static_ints
 
 _MOST_STEPS = 10_000
@@ -27,8 +27,7 @@ _ACTIVATIONS: dict[str, Callable[[float | None, float | None], Activation]] = {
     "affine": lambda a, b: lambda x: d.add(d.mul(x, _or(a, 1.0)), _or(b, 0.0)),
     "leakyrelu": lambda a, b: lambda x: d.where(d.less(x, 0), d.mul(x, _or(a, 0.01)), x),
     "hardsigmoid": lambda a, b: lambda x: hard_sigmoid(x, _or(a, 0.2), _or(b, 0.5)),
-    "elu": lambda a, b: lambda x: d.where(
-        d.less(x, 0), d.mul(d.sub(d.exp(x), 1), _or(a, 1.0)), x),
+    "elu": lambda a, b: lambda x: elu(x, _or(a, 1.0)),
     "scaledtanh": lambda a, b: lambda x: d.mul(d.tanh(d.mul(x, _or(b, 1.0))), _or(a, 1.0)),
     "softsign": lambda a, b: lambda x: d.div(x, d.add(d.absolute(x), 1)),
     "softplus": lambda a, b: d.softplus,

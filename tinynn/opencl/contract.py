@@ -262,8 +262,9 @@ def _sum(block: Block, plan: Contract, names: dict[Tensor, str]) -> None:
     depth = block.depth
     for axis in axes:
         if axis is axes[0] and tile.shares > 1:
-            block.open(f"for (int {axis.name} = share; {axis.name} < {axis.size}; "
-                       f"{axis.name} += {tile.shares})")
+            block.add(f"const int last = {axis.size} * (share + 1) / {tile.shares};")
+            block.open(f"for (int {axis.name} = {axis.size} * share / {tile.shares}; "
+                       f"{axis.name} < last; ++{axis.name})")
         else:
             block.loop(axis)
     if plan.packed_rows is not None or plan.packed_columns is not None:

@@ -2,7 +2,8 @@
 
     DIR/NAME.cl         one kernel, with the functions it uses
     DIR/launches.json   every launch in order: {"source": "NAME.cl", "kernel", "global", "local",
-                        "bytes", "note"}; bytes are those of the step's arguments
+                        "bytes", "note", "trips"}; bytes are those of the step's arguments,
+                        trips those of loops whose end the compiler is not told (adreno/values.py)
 """
 from __future__ import annotations
 
@@ -31,6 +32,12 @@ def kernel_sources(source: str) -> dict[str, str]:
     return {name: shared + text for name, text in found.items()}
 
 
+def trips_of(schedule: str) -> dict[str, list[int]]:
+    """How often the loops of a kernel run, if its schedule says so: "..., loops 24 8 8"."""
+    found = re.search(r"loops ([0-9 ]*[0-9])", schedule)
+    return {"trips": [int(n) for n in found[1].split()]} if found else {}
+
+
 def write_kernels(target: Target, source: str, folder: Path) -> int:
     """Write the files; the number of kernels. Raises ArtifactError for a target of another kind."""
     if not target.target.startswith("opencl"):
@@ -42,6 +49,7 @@ def write_kernels(target: Target, source: str, folder: Path) -> int:
         (folder / f"{name}.cl").write_text(text)
     launches = [{"source": f"{step.kernel}.cl", "kernel": step.kernel,
                  "global": list(step.global_size), "local": list(step.local_size),
-                 "bytes": step.nbytes, "note": step.note} for step in target.steps]
+                 "bytes": step.nbytes, "note": step.note, **trips_of(step.schedule)}
+                for step in target.steps]
     (folder / "launches.json").write_text(json.dumps(launches, indent=1) + "\n")
     return len(kernels)

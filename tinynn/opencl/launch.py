@@ -164,21 +164,14 @@ def _store_vector(block: Block, writer: Writer, kernel: Kernel, pointer: str) ->
         block.close()
 
 
-def tiles_of(axis: Axis, width: int) -> tuple[Axis, Within | None]:
-    """The axis long enough for whole vectors, and the condition that a lane exists if it grew."""
-    if axis.size % width == 0:
-        return axis, None
-    padded = Axis(axis.name, round_up(axis.size, width))
-    return padded, Within(of(padded), axis.size)
-
-
 def widen(kernel: Kernel, axis: Axis, width: int) -> tuple[Kernel, Axis, Within | None]:
-    """The kernel with an axis long enough for whole vectors of `width`; see `tiles_of`."""
-    padded, tail = tiles_of(axis, width)
-    if tail is not None:
-        axes = tuple(padded if a == axis else a for a in kernel.axes)
-        kernel = kernel.substitute({axis: of(padded)}, axes=axes)
-    return kernel, padded, tail
+    """The kernel with an axis long enough for whole vectors of `width`, the axis as it is then, and
+    if it grew, the condition that a lane exists."""
+    if axis.size % width == 0:
+        return kernel, axis, None
+    padded = Axis(axis.name, round_up(axis.size, width))
+    axes = tuple(padded if a == axis else a for a in kernel.axes)
+    return kernel.substitute({axis: of(padded)}, axes=axes), padded, Within(of(padded), axis.size)
 
 
 def accumulator_type(reduction: Reduction) -> DType:

@@ -1,21 +1,24 @@
 """Graph -> OpenCL program: fuse, a family for every kernel, one text, buffers."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from tinynn import __version__
 from tinynn.algebra import fold_literals
 from tinynn.cost import work
 from tinynn.fuse import Fusion, fuse
 from tinynn.index import round_up
-from tinynn.ir import Graph
+from tinynn.ir import DType, Graph
 from tinynn.kernel import Kernel, Tensor
 from tinynn.machine import TargetError
 from tinynn.memory import Lifetime, plan_arena
-from tinynn.opencl.contract import plan_contract, render_contract
+from tinynn.opencl.contract import Tile, plan_contract, render_contract
 from tinynn.opencl.launch import NAME, Launch
 from tinynn.opencl.points import render_points
+from tinynn.opencl.tuning import key_of, read_tiles
 from tinynn.opencl.values import PREAMBLE
+from tinynn.pack import as_exact_f16
 from tinynn.program import Buffer, Step, TargetCode, Weight
 from tinynn.simplify import simplify, widen_f16
 
@@ -23,21 +26,26 @@ ALIGNMENT = 512  # bytes: where a part of a buffer may begin on the devices of a
 MOST_ELEMENTS = 2 ** 31 - 1  # of a tensor: kernels count in 32 bits
 
 
-def lower(graph: Graph, target: str, precision: str = "f32") -> TargetCode:
+def lower(graph: Graph, target: str, precision: str = "f32",
+          tuning: Sequence[Path] = ()) -> TargetCode:
     """Compile a graph for OpenCL devices of any vendor.
 
-    Raises TargetError for a precision or a tensor size that the target does not have.
+    tuning: records of `tinynn tune`, whose fastest tiles are taken.
+    Raises TargetError for a precision or a tensor size that the target does not have, and
+    TuningError.
     """
     if precision != "f32":
         raise TargetError(f"precision {precision!r} is not available for {target}; use 'f32'")
-    fusion = fuse(simplify(widen_f16(graph)))
-    launches = [render(fold_literals(kernel)) for kernel in fusion.kernels]
+    # Every tile of rows reads its factors anew: what they are computed from is stored before.
+    fusion = fuse(simplify(widen_f16(graph)), factors_apart=True)
+    tiles = read_tiles(tuning)
+    launches = [render(fold_literals(kernel), tiles) for kernel in fusion.kernels]
     return assemble(fusion, launches, target, precision)
 
 
-def render(kernel: Kernel) -> Launch:
-    """The launch of a kernel by the family that suits it."""
-    plan = plan_contract(kernel)
+def render(kernel: Kernel, tiles: Mapping[str, Tile] | None = None) -> Launch:
+    """The launch of a kernel by the family that suits it. tiles: those to prefer, by kernel."""
+    plan = plan_contract(kernel, tiles.get(key_of(kernel)) if tiles else None)
     return render_points(kernel) if plan is None else render_contract(plan)
 
 
@@ -49,6 +57,7 @@ def assemble(fusion: Fusion, launches: Sequence[Launch], target: str,
     steps = tuple(
         Step(symbol, tuple(numbers[t] for t in launch.tensors), (0,), 1, work(launch.kernel),
              sum(t.nbytes for t in launch.tensors), launch.kernel.note,
+             schedule=launch.schedule, reason=launch.kernel.reason,
              global_size=launch.global_size, local_size=launch.local_size)
         for symbol, launch in zip(symbols, launches, strict=True))
     return TargetCode(target, precision, f"tinynn {__version__}", source, b"", arena_nbytes,
@@ -97,5 +106,9 @@ def place(fusion: Fusion, launches: Sequence[Launch]
 
 
 def _weight(number: int, tensor: Tensor) -> Weight:
+    """A constant, stored as f16 if that loses nothing; the runtime widens it again."""
     assert tensor.data is not None
+    half = as_exact_f16(tensor.data) if tensor.dtype is DType.F32 and tensor.size else None
+    if half is not None:
+        return Weight(number, "f16", half.tobytes())
     return Weight(number, tensor.dtype.value, tensor.data.tobytes())

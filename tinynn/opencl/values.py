@@ -222,7 +222,8 @@ OPERATIONS: dict[Op, Callable[..., str]] = {
     Op.MUL: lambda dtype, a, b, wide: combine("mul", a, b, dtype, wide),
     Op.DIV: _divide,
     Op.MAX: lambda dtype, a, b, wide: combine("max", a, b, dtype, wide),
-    Op.LT: lambda dtype, a, b, wide: f"({a} < {b})",
+    Op.LT: lambda dtype, a, b, wide: (
+        f"({b} < {a})" if wide and dtype is DType.BOOL else f"({a} < {b})"),  # true is -1 there
     Op.EQ: lambda dtype, a, b, wide: f"({a} == {b})",
     Op.WHERE: _where,
 }
@@ -381,7 +382,7 @@ class Writer:
                    for e, size in zip(load.index, load.tensor.shape, strict=True))
 
     def _together(self, load: Load) -> str | None:
-        """One read of neighbours, or every second of twice as many."""
+        """One read of neighbours, or two for every second one."""
         lane, width = self.lane, self.width
         assert lane is not None
         offset = load.offset
@@ -390,12 +391,14 @@ class Writer:
             return None
         if step == 1:
             return self.access.vector(load, load.index, width)
-        # One more element than needed is read: it must be inside the tensor.
-        end = offset + 2 * (width - 1) + 1
-        if width > 8 or end.bounds[1] >= load.tensor.size or load.dtype is not DType.F32:
+        # Two reads that end at the last element needed: beyond it the tensor may end.
+        upper = list(load.index)
+        upper[-1] = upper[-1] + (width - 1)
+        halves = (self.access.vector(load, load.index, width),
+                  self.access.vector(load, upper, width))
+        if None in halves:
             return None
-        text = self.access.vector(load, load.index, 2 * width)
-        return f"{text}.even" if text else None
+        return f"({VARIABLE[load.dtype]}{width})({halves[0]}.even, {halves[1]}.odd)"
 
     def _gather(self, load: Load, moving: Sequence[Within]) -> str:
         lane = self.lane
@@ -430,6 +433,10 @@ class Writer:
         texts = [self.vector(s) if wide else self.write(s) for s in value.src]
         if value.op is Op.CAST:
             return cast(texts[0], value.src[0].dtype, value.dtype, self.width if wide else 1)
+        if value.op is Op.DIV and value.dtype is DType.F32 and isinstance(value.src[1], Literal):
+            inverse = _inverse(value.src[1])
+            if inverse is not None:
+                return f"({texts[0]} * {inverse})"
         return OPERATIONS[value.op](value.src[-1].dtype, *texts, wide)
 
     def prepare(self, exprs: Sequence[Expr]) -> None:
@@ -449,6 +456,13 @@ class Writer:
                     text = f"clamp((long){text}, -1l, {2 ** 31 - 1}l)"
                 self.block.add(f"const int {atom.name} = (int){text};")
                 self.indices.add(atom.name)
+
+
+def _inverse(divisor: Literal) -> str | None:
+    """1 / divisor, to multiply with instead: at most one more rounding, and much faster. None if
+    it would leave the range of f32."""
+    number = abs(float(divisor.value))
+    return literal(1 / float(divisor.value), DType.F32) if 2.0**-100 < number < 2.0**100 else None
 
 
 def _monotone(expr: Expr, axis: Axis) -> bool:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tinynn.contract import Contract
+from tinynn.conv import Conv
 from tinynn.depthwise import Depthwise
 from tinynn.index import Axis, ceil_div
 from tinynn.kernel import Reduction
 from tinynn.render.c_contract import render_contract
+from tinynn.render.c_conv import render_conv
 from tinynn.render.c_depthwise import render_depthwise
 from tinynn.render.c_driver import driver
 from tinynn.render.c_function import (
@@ -35,6 +37,8 @@ from tinynn.schedule import Lanes, Loops, Schedule
 
 def render_kernel(plan: Schedule) -> Function:
     """The C function of a scheduled kernel."""
+    if isinstance(plan, Conv):
+        return render_conv(plan)
     if isinstance(plan, Contract):
         return render_contract(plan)
     if isinstance(plan, Depthwise):

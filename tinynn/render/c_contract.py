@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from tinynn.contract import Contract, Operand
+from tinynn.contract import Contract, Operand, spread
 from tinynn.index import Axis, ceil_div, of, ravel
 from tinynn.ir import DType
 from tinynn.kernel import Load, Tensor, Value, value_axes, values_of
@@ -48,17 +48,19 @@ def render_contract(plan: Contract) -> Function:
     """The C function of a contraction."""
     kernel = plan.kernel
     block = Block()
-    tensors = _arguments(plan)
+    tensors = argument_tensors(plan)
     names = open_function(block, kernel, tensors, fuse=True)
     pieces = [Axis(f"piece{i}", ceil_div(a.size, n))
               for i, (a, n) in enumerate(zip(plan.columns, plan.box, strict=True))]
     groups = [Axis("group", plan.groups)] if plan.groups > 1 else []
     if plan.cols.packed is None:
-        block.add(f"_Alignas(64) {_element(plan)} panel[{plan.depth} * {_pitch(plan)}];")
+        pitch = spread(plan.panel_columns)
+        block.add(f"_Alignas(64) {_element(plan)} panel[{plan.depth} * {pitch}];")
     rows_first = plan.rows.packed is None and _same_rows(plan)
+    widen_rows(block, plan, names)
     if rows_first:
         block.add("const int64_t block = 0;")
-        _rows(block, plan, names)
+        declare_rows(block, plan, names)
     open_items(block, [*plan.outer, *pieces, *groups])
     _declare_box(block, plan)
     if plan.cols.packed is None:
@@ -68,24 +70,30 @@ def render_contract(plan: Contract) -> Function:
         _stage_columns(block, plan, names)
         if groups:
             block.close()
+    open_blocks(block, plan)
+    if not rows_first:
+        declare_rows(block, plan, names)
+    kind = VARIABLE[_sum_type(plan)]
+    block.add(f"_Alignas(64) {kind} total[{plan.tile_rows} * {plan.panel_columns}];")
+    _tiles(block, plan, names)
+    finish_block(block, plan, names)
+    return finish(block, kernel, tensors, plan.family)
+
+
+def open_blocks(block: Block, plan: Contract) -> None:
+    """Open the loop over the row blocks of this group."""
     first, last = "0", str(plan.blocks)
     if plan.groups > 1:
         first = f"{plan.blocks} * group / {plan.groups}"
         last = f"{plan.blocks} * (group + 1) / {plan.groups}"
     block.open(f"for (int64_t block = {first}; block < {last}; ++block)")
-    if not rows_first:
-        _rows(block, plan, names)
-    kind = VARIABLE[_sum_type(plan)]
-    block.add(f"_Alignas(64) {kind} total[{plan.tile_rows} * {plan.panel_columns}];")
-    _tiles(block, plan, names)
-    _finish_block(block, plan, names)
-    return finish(block, kernel, tensors, plan.family)
 
 
-def _arguments(plan: Contract) -> tuple[Tensor, ...]:
+def argument_tensors(plan: Contract) -> tuple[Tensor, ...]:
     """Tensors of the kernel, with packed operands in the place of what they were packed from."""
     found: dict[Tensor, None] = {plan.kernel.tensor: None}
-    found |= dict.fromkeys(t for t in (plan.start, plan.scale) if t is not None)
+    if plan.start is not None:
+        found[plan.start] = None
     for operand in (plan.cols, plan.rows):
         if operand.packed is not None:
             found[operand.packed] = None
@@ -118,15 +126,8 @@ def _column_loops(block: Block, plan: Contract, open_innermost: OpenLoop = open_
         innermost = i == len(plan.columns) - 1
         (open_innermost if innermost else open_loop)(block, axis.name, f"start{i}", f"end{i}")
         inside = f"({axis.name} - start{i})"
-        place = inside if i == 0 else f"{place} * {plan.box[i]} + {inside}"
+        place = inside if i == 0 else f"{place} * {plan.row_pitch} + {inside}"
     return place
-
-
-def _pitch(plan: Contract) -> int:
-    """Columns from one k to the next in a local panel: an odd number of cache lines, so that the
-    lines of a tile spread over all sets of the cache."""
-    lines = ceil_div(plan.panel_columns, 16)
-    return 16 * (lines + 1 - lines % 2)
 
 
 def _sum_type(plan: Contract) -> DType:
@@ -142,7 +143,7 @@ def _element(plan: Contract) -> str:
 
 def _stage_columns(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> None:
     """Copy the column operand into panel[k][column], zero beyond the last column."""
-    pitch, depth = _pitch(plan), block.depth
+    pitch, depth = spread(plan.panel_columns), block.depth
     step = _open_steps(block, plan)
     block.add(f"{_element(plan)} *line = panel + ({step}) * {pitch};")
     inner = block.depth
@@ -212,7 +213,7 @@ def _stage_row(block: Block, plan: Contract, names: Mapping[Tensor, str], load: 
     block.add(f"for (int64_t {x.name} = high; {x.name} < end{last}; ++{x.name}) {fill}")
 
 
-def _rows(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> None:
+def declare_rows(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> None:
     """Declare `rows`: [k][row] of this block, from the packed constant or copied here."""
     packed = plan.rows.packed
     tile = plan.tile_rows
@@ -226,12 +227,11 @@ def _rows(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> None:
         if packed.dtype is DType.F32:
             block.add(f"const float *rows = {start};")
             return
-        lanes, whole = plan.lanes, size - size % plan.lanes
+        if plan.wide_rows:
+            block.add(f"const float *rows = wide + block * {size};")
+            return
         block.add(f"const uint16_t *half = {start};")
-        block.add(f"_Alignas(64) float rows[{size}];")
-        block.add(f"for (int64_t i = 0; i < {whole}; i += {lanes}) "
-                  f"store_f32x{lanes}(rows + i, widen_f16x{lanes}(half + i));")
-        block.add(f"for (int64_t i = {whole}; i < {size}; ++i) rows[i] = load_f16(half[i]);")
+        _widen(block, plan.lanes, "rows", "half", size)
         return
     depth = block.depth
     block.add(f"{_element(plan)} rows[{plan.depth} * {tile}];")
@@ -241,6 +241,22 @@ def _rows(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> None:
     value = _write(block, plan, names, plan.rows.value)
     block.add(f"rows[({step}) * {tile} + r] = {value};")
     block.close(block.depth - depth)
+
+
+def widen_rows(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> None:
+    """Widen all rows once, if they are few."""
+    if plan.wide_rows:
+        assert plan.rows.packed is not None
+        _widen(block, plan.lanes, "wide", names[plan.rows.packed], plan.rows.packed.size)
+
+
+def _widen(block: Block, lanes: int, wide: str, half: str, size: int) -> None:
+    """Declare an array of f32 with the numbers of an array of f16."""
+    whole = size - size % lanes
+    block.add(f"_Alignas(64) float {wide}[{size}];")
+    block.add(f"for (int64_t i = 0; i < {whole}; i += {lanes}) "
+              f"store_f32x{lanes}({wide} + i, widen_f16x{lanes}({half} + i));")
+    block.add(f"for (int64_t i = {whole}; i < {size}; ++i) {wide}[i] = load_f16({half}[i]);")
 
 
 def _same_rows(plan: Contract) -> bool:
@@ -268,7 +284,7 @@ def _tiles(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> None:
     packed = plan.cols.packed
     block.open(f"for (int64_t tile = 0; tile < columns; tile += {plan.tile_columns})")
     if packed is None:
-        pitch = _pitch(plan)
+        pitch = spread(plan.panel_columns)
         block.add(f"const {_element(plan)} *cols = panel + tile;")
     else:
         pitch = plan.tile_columns
@@ -284,7 +300,8 @@ def _tiles(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> None:
         for r in range(tile):
             block.add(" ".join(f"f32x{lanes} c{r}_{t} = {{0}};" for t in range(vectors)))
     block.open(f"for (int64_t k = 0; k < {plan.depth}; ++k)")
-    if plan.rows.packed is not None and plan.rows.packed.dtype is not DType.F32:
+    rows_in = plan.rows.packed
+    if rows_in is not None and rows_in.dtype is not DType.F32 and not plan.wide_rows:
         # The next block, from memory to the cache while this one is computed.
         rows = "rows" if plan.group > 1 else "half"
         block.add(f"__builtin_prefetch({rows} + {plan.depth * tile} + k * {tile});")
@@ -301,7 +318,7 @@ def _tiles(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> None:
         for t in range(vectors):
             place = f"total + {r * plan.panel_columns + t * lanes} + tile"
             block.add(f"store_f32x{lanes}({place}, c{r}_{t});" if plan.start is None
-                      else end_sum(plan, place, r, t))
+                      else end_sum(_sum_type(plan), place, f"c{r}_{t}"))
     block.close()
 
 
@@ -317,7 +334,7 @@ def _multiply(block: Block, plan: Contract, pitch: int) -> None:
         block.add(" ".join(f"c{r}_{t} += s{r} * b{t};" for t in range(vectors)))
 
 
-def _finish_block(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> None:
+def finish_block(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> None:
     """Epilogue and store of the rows of this block that exist."""
     kernel, tile = plan.kernel, plan.tile_rows
     last = str(tile)
@@ -339,7 +356,8 @@ def _finish_block(block: Block, plan: Contract, names: Mapping[Tensor, str]) -> 
         return
     ragged = plan.box[-1] % plan.lanes or plan.columns[-1].size % plan.box[-1]
     place = _column_loops(block, plan, open_vector_loop if ragged else open_loop)
-    block.add(f"const {VARIABLE[_sum_type(plan)]} reduced = total[r * {plan.panel_columns} + {place}];")
+    kind = VARIABLE[_sum_type(plan)]
+    block.add(f"const {kind} reduced = total[r * {plan.panel_columns} + {place}];")
     store(block, Scope(block, names, kernel.runtime, {id(kernel.reduction): "reduced"}), kernel)
 
 

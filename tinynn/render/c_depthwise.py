@@ -19,9 +19,9 @@ from dataclasses import replace
 
 from tinynn.cost import points
 from tinynn.depthwise import Depthwise
-from tinynn.index import Axis, Expr, ceil_div, of, ravel, round_up
+from tinynn.index import Axis, ceil_div, of, ravel, round_up
 from tinynn.ir import DType, Op
-from tinynn.kernel import Tensor, Value
+from tinynn.kernel import Compute, Load, Tensor, Value
 from tinynn.render.c_function import (
     Function,
     arguments,
@@ -31,6 +31,7 @@ from tinynn.render.c_function import (
     open_vector_loop,
     store,
 )
+from tinynn.render.c_planes import copy_columns, variable
 from tinynn.render.c_values import Block, Scope, index_text, literal, lowest
 from tinynn.render.c_vectors import OPERATIONS, finish_vectors, open_vectors, stores_vectors
 
@@ -154,7 +155,7 @@ def _stage_plane(block: Block, plan: Depthwise, names: dict[Tensor, str]) -> Non
         if condition.expr == data.index[dim_x]:
             length = condition.size
     rows, pitch, phase_pitch = plan.y.span(plan.chunk), _pitch(plan), _phase_pitch(plan)
-    stride = plan.x.stride
+    stride, column = plan.x.stride, variable("column")
     block.add(f"float *plane = planes + (item - first) * {_plane_size(plan)};")
     block.add(f"const int64_t above = start * {plan.y.stride} + {plan.y.start};")
     block.add(f"const int64_t low = smaller({rows}, larger(0, -above));")
@@ -166,24 +167,26 @@ def _stage_plane(block: Block, plan: Depthwise, names: dict[Tensor, str]) -> Non
     block.add("const int64_t iy = above + py;")
     block.add(f"float *line = plane + py * {pitch};")
     for phase in range(stride):
-        # Column q of this phase is input column q * stride + shift.
+        # A column of this phase is input column `column * stride + shift`.
         shift = phase + plan.x.start
         first = min(phase_pitch, max(0, -(shift // stride)))
         last = min(phase_pitch, max(first, -(-(length - shift) // stride)))
-        block.open(f"for (int64_t q = {first}; q < {last}; ++q)")
         index = list(data.index)
-        index[dim_y] = _variable("iy")
-        index[dim_x] = _variable("q") * stride + shift
+        index[dim_y] = of(variable("iy"))
+        index[dim_x] = of(column) * stride + shift
         load = replace(data, index=tuple(index), when=())
-        scope = Scope(block, names, plan.kernel.runtime)
-        scope.known[id(data)] = scope.write(load)
-        block.add(f"line[{phase * phase_pitch} + q] = {scope.write(plan.data.value)};")
-        block.close()
+        value = _reading(plan.data.value, data, load)
+        copy_columns(block, value, names, column, (phase * phase_pitch, first, last), plan.wide)
+    block.close()
 
 
-def _variable(name: str) -> Expr:
-    """A C variable as an index; nothing is known about its bounds."""
-    return Expr(((Axis(name, 1 << 62), 1),), 0)
+def _reading(value: Value, old: Load, new: Load) -> Value:
+    """The value with another load in the place of one."""
+    if value is old:
+        return new
+    if isinstance(value, Compute):
+        return replace(value, src=tuple(_reading(s, old, new) for s in value.src))
+    return value
 
 
 def _stage_weights(block: Block, plan: Depthwise, weights: Value,
@@ -214,6 +217,9 @@ def _tile(block: Block, plan: Depthwise) -> None:
             column, phase = divmod(kx * x.dilation, x.stride)
             place = py * _pitch(plan) + phase * _phase_pitch(plan) + column
             block.open("")
+            if plan.weights is not None and not plan.taps_fit:
+                # Compilers would keep all taps in registers, and for that the sums on the stack.
+                block.add('__asm__ volatile("" : : "r"(taps) : "memory");')
             for t in vectors:
                 block.add(f"const {kind} v{t} = load_{kind}(corner + {place + t * lanes});")
             for r, ky in users:

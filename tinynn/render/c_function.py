@@ -93,6 +93,8 @@ def accumulator_type(reduction: Reduction) -> DType:
     wider = {DType.F16: DType.F32, DType.BF16: DType.F32, DType.F32: DType.F64}
     if reduction.kind == "max":
         return reduction.dtype
+    if reduction.kind == "mul" and reduction.dtype.is_float:
+        return DType.F64  # a product may leave the range of a narrow type on the way
     return wider.get(reduction.dtype, reduction.dtype)
 
 

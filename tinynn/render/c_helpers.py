@@ -146,23 +146,59 @@ static inline {kind} load_{kind}(const float *p) {{
     return v;
 }}
 static inline void store_{kind}(float *p, {kind} v) {{ __builtin_memcpy(p, &v, {size}); }}
-/* Every second element; the one behind the last is read too. */
-static inline {kind} load_second_{kind}(const float *p) {{
-    return __builtin_shufflevector(load_{kind}(p), load_{kind}(p + {lanes}), {second});
+/* load<n>: elements n apart; those between the last one and the next are read too. */
+static inline {kind} load0_{kind}(const float *p) {{ return splat_{kind}(*p); }}
+static inline {kind} evens_{kind}({kind} a, {kind} b) {{
+    return __builtin_shufflevector(a, b, {second});
 }}
-static inline {kind} splat_u8_{kind}(uint8_t x) {{ return splat_{kind}(x); }}
+static inline {kind} load2_{kind}(const float *p) {{
+    return evens_{kind}(load_{kind}(p), load_{kind}(p + {lanes}));
+}}
+static inline {kind} load0_u8_{kind}(const uint8_t *p) {{ return splat_{kind}(*p); }}
 static inline {kind} load_u8_{kind}(const uint8_t *p) {{
     u8x{lanes} v;
     __builtin_memcpy(&v, p, {lanes});
     return __builtin_convertvector(v, {kind});
 }}
-static inline {kind} load_second_u8_{kind}(const uint8_t *p) {{
+static inline {kind} load2_u8_{kind}(const uint8_t *p) {{
     u16x{lanes} v;
     __builtin_memcpy(&v, p, {2 * lanes});
     return __builtin_convertvector(v & 0xff, {kind});
 }}
+static inline {kind} load4_u8_{kind}(const uint8_t *p) {{
+    {mask} v;
+    __builtin_memcpy(&v, p, {size});
+    return __builtin_convertvector(v & 0xff, {kind});
+}}
+static inline {kind} load8_u8_{kind}(const uint8_t *p) {{
+    return evens_{kind}(load4_u8_{kind}(p), load4_u8_{kind}(p + {size}));
+}}
 static inline {kind} select_{kind}({mask} which, {kind} a, {kind} b) {{
     return ({kind})((which & ({mask})a) | (~which & ({mask})b));
+}}
+/* Stores that narrow, each as the function for one number. */
+static inline void store_bf16_{kind}(uint16_t *p, {kind} v) {{
+    const {bits} b = ({bits})v, rounded = b + 0x7fff + (b >> 16 & 1);
+    const {bits} number = ({bits})(v == v), nan = (b & 0x80000000u) | 0x7fc00000u;
+    const u16x{lanes} h = __builtin_convertvector(((rounded & number) | (nan & ~number)) >> 16,
+                                            u16x{lanes});
+    __builtin_memcpy(p, &h, {2 * lanes});
+}}
+static inline {mask} to_byte_{kind}({kind} v, float low, float high) {{
+    const {kind} number = ({kind})(({mask})v & (v == v)), least = splat_{kind}(low);
+    const {kind} most = splat_{kind}(high), above = select_{kind}(number > least, number, least);
+    return __builtin_convertvector(select_{kind}(above < most, above, most), {mask});
+}}
+static inline {kind} whole_byte_{kind}({kind} v) {{
+    return __builtin_convertvector(to_byte_{kind}(v, 0.0f, 255.0f), {kind});
+}}
+static inline void store_u8_{kind}(uint8_t *p, {kind} v) {{
+    const u8x{lanes} q = __builtin_convertvector(to_byte_{kind}(v, 0.0f, 255.0f), u8x{lanes});
+    __builtin_memcpy(p, &q, {lanes});
+}}
+static inline void store_i8_{kind}(int8_t *p, {kind} v) {{
+    const u8x{lanes} q = __builtin_convertvector(to_byte_{kind}(v, -128.0f, 127.0f), u8x{lanes});
+    __builtin_memcpy(p, &q, {lanes});
 }}
 /* 2^x as exp2_f32 computes it; AVX-512 scales by 2^n in one instruction. */
 static inline {kind} exp2_{kind}({kind} x) {{

@@ -12,7 +12,7 @@ from tinynn.index import ceil_div
 from tinynn.ir import DType, Op
 from tinynn.kernel import Compute, Load, Tensor, Value
 from tinynn.packed import Packing
-from tinynn.render.c_values import STORAGE, Block, Scope, index_text
+from tinynn.render.c_values import Block, Scope, index_text
 
 # The products are written in assembly, because compilers differ in the name of the operation.
 PACKED_HELPERS = """\
@@ -22,7 +22,11 @@ static inline u32x16 load_u32x16(const uint32_t *p) {
     __builtin_memcpy(&v, p, 64);
     return v;
 }
-static inline i32x16 load_i32x16(const int32_t *p) { return (i32x16)load_u32x16((const uint32_t *)p); }
+static inline i32x16 load_i32x16(const int32_t *p) {
+    i32x16 v;
+    __builtin_memcpy(&v, p, 64);
+    return v;
+}
 static inline void store_i32x16(int32_t *p, i32x16 v) { __builtin_memcpy(p, &v, 64); }
 /* Adds the four products of every lane: bytes of a without sign, of b with. */
 static inline i32x16 dot_u8(i32x16 sum, u32x16 a, u32x16 b) {
@@ -113,26 +117,19 @@ def fill_word(packing: Packing) -> str:
 
 def begin_sums(block: Block, plan: Contract, names: Mapping[Tensor, str], matrix: str) -> None:
     """Declare the integer accumulators. matrix: which block of the weights."""
-    size = plan.tile_columns if plan.cols.packed is not None else plan.tile_rows
-    for name, tensor in (("start", plan.start), ("scale", plan.scale)):
-        if tensor is not None:
-            kind = STORAGE[tensor.dtype]
-            block.add(f"const {kind} *{name} = {names[tensor]} + ({matrix}) * {size};")
+    assert plan.start is not None
+    by_column = plan.cols.packed is not None
+    size = plan.tile_columns if by_column else plan.tile_rows
+    block.add(f"const int32_t *sums = {names[plan.start]} + ({matrix}) * {size};")
     for r in range(plan.tile_rows):
         for t in range(plan.tile_vectors):
-            block.add(f"i32x16 c{r}_{t} = {_of_result(plan, 'start', 'i32x16', r, t)};")
+            by_row = f"(i32x16){{0}} + sums[{r}]"
+            first = f"load_i32x16(sums + {t * plan.lanes})" if by_column else by_row
+            block.add(f"i32x16 c{r}_{t} = {first};")
 
 
-def end_sum(plan: Contract, place: str, r: int, t: int) -> str:
+def end_sum(dtype: DType, place: str, name: str) -> str:
     """Store an accumulator as what the kernel sums up."""
-    if plan.scale is None:
-        return f"store_i32x16({place}, c{r}_{t});"
-    scale = _of_result(plan, "scale", "f32x16", r, t)
-    return f"store_f32x16({place}, __builtin_convertvector(c{r}_{t}, f32x16) * ({scale}));"
-
-
-def _of_result(plan: Contract, name: str, kind: str, r: int, t: int) -> str:
-    """A constant of the results of row r and vector t: one for the row, or one for each column."""
-    if plan.cols.packed is not None:
-        return f"load_{kind}({name} + {t * plan.lanes})"
-    return f"({kind}){{0}} + {name}[{r}]"
+    if dtype is DType.I32:
+        return f"store_i32x16({place}, {name});"
+    return f"store_f32x16({place}, __builtin_convertvector({name}, f32x16));"

@@ -9,58 +9,19 @@ neighbouring outputs always reads neighbouring numbers:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from tinynn.cost import points
-from tinynn.index import Axis, Expr, ceil_div, constant, of, ravel, round_up
+from tinynn.index import Axis, Expr, ceil_div, constant, of, ravel
 from tinynn.kernel import Tensor, Value, substituted
 from tinynn.render.c_values import Block, Scope, condition_text, index_text, literal
 from tinynn.render.c_vectors import VectorScope, has_vectors, open_vectors
-from tinynn.windows import Window
-
-LINE = 16  # numbers in a cache line
+from tinynn.windows import Planes, Window
 
 
-@dataclass(frozen=True)
-class Planes:
-    """Where a window's elements are. rows: of a plane. width: output columns, in whole tiles."""
-
-    window: Window
-    rows: int
-    width: int
-
-    @property
-    def phase_pitch(self) -> int:
-        """Numbers from one phase of a row to the next."""
-        x = self.window.x
-        return round_up(ceil_div(x.span(self.width), x.stride), LINE)
-
-    @property
-    def pitch(self) -> int:
-        """Numbers from one row to the next."""
-        return self.phase_pitch * self.window.x.stride
-
-    @property
-    def plane(self) -> int:
-        """Numbers from one channel to the next: an odd number of cache lines, so that the channels
-        of a tile spread over all sets of the cache."""
-        lines = self.rows * self.pitch // LINE
-        return LINE * (lines + 1 - lines % 2)
-
-    @property
-    def size(self) -> int:
-        return points(self.window.channels) * self.plane
-
-    def tap(self, number: int) -> int:
-        """Where in a row the columns are that tap `number` multiplies."""
-        column, phase = divmod(number * self.window.x.dilation, self.window.x.stride)
-        return phase * self.phase_pitch + column
-
-    def channel(self) -> str:
-        """Start of the plane of the channels that the C variables are at."""
-        axes = self.window.channels
-        place = ravel([of(a) for a in axes], [a.size for a in axes])
-        return f"({index_text(place)}) * {self.plane}"
+def channel_start(planes: Planes) -> str:
+    """Start of the plane of the channels that the C variables are at."""
+    axes = planes.window.channels
+    place = ravel([of(a) for a in axes], [a.size for a in axes])
+    return f"({index_text(place)}) * {planes.plane}"
 
 
 def variable(name: str) -> Axis:
@@ -75,7 +36,7 @@ def stage(block: Block, planes: Planes, names: Mapping[Tensor, str], lanes: int)
     for axis in window.channels:
         block.loop(axis)
     block.open(f"for (int64_t row = 0; row < {planes.rows}; ++row)")
-    block.add(f"float *line = planes + {planes.channel()} + row * {planes.pitch};")
+    block.add(f"float *line = planes + {channel_start(planes)} + row * {planes.pitch};")
     fill = literal(window.fill, window.value.dtype)
     at_row = y.at(of(variable("top")), of(variable("row")))
     outside = [w.substitute(at_row) for w in window.when if y.position in w.expr.axes]
@@ -93,7 +54,8 @@ def stage(block: Block, planes: Planes, names: Mapping[Tensor, str], lanes: int)
         first = min(first, last)
         start = phase * planes.phase_pitch
         block.add(f"for (int64_t i = {start}; i < {start + first}; ++i) line[i] = {fill};")
-        _copy(block, substituted(window.value, at), names, column, (start, first, last), lanes)
+        value = substituted(window.value, at)
+        copy_columns(block, value, names, column, (start, first, last), lanes)
         end = start + planes.phase_pitch
         block.add(f"for (int64_t i = {start + last}; i < {end}; ++i) line[i] = {fill};")
     block.close(block.depth - depth)
@@ -112,8 +74,8 @@ def _inside(window: Window, at: dict[Axis, Expr], column: Axis) -> tuple[int, in
     return first, max(first, last)
 
 
-def _copy(block: Block, value: Value, names: Mapping[Tensor, str], column: Axis,
-          place: tuple[int, int, int], lanes: int) -> None:
+def copy_columns(block: Block, value: Value, names: Mapping[Tensor, str], column: Axis,
+                 place: tuple[int, int, int], lanes: int) -> None:
     """Write columns first .. last of the value to line[start + column]."""
     start, first, last = place
     vectors = last - 1 - first  # a vector of every second element reads one more than it uses

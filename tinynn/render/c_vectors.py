@@ -23,15 +23,12 @@ OPERATIONS: dict[Op, Callable[..., str]] = {
     Op.LT: lambda kind, a, b: f"({a} < {b})",
     Op.EQ: lambda kind, a, b: f"({a} == {b})",
     Op.WHERE: lambda kind, condition, a, b: f"select_{kind}({condition}, {a}, {b})",
-    Op.CAST: lambda kind, a: a,  # u8 -> f32: vectors of u8 are converted when they are loaded
+    Op.CAST: lambda kind, a: a,  # vectors of u8 are vectors of f32 that hold bytes
 }
-MOST_STEP = 2  # elements from one lane to the next
-
-
-def step_along(value: Value, axis: Axis) -> int:
-    """Elements by which the loads below a value move along the axis, at most."""
-    loads = [v for v in values_of([value]) if isinstance(v, Load)]
-    return max((v.offset.coefficient(axis) for v in loads), default=0)
+_CASTS = ((DType.F32, DType.U8), (DType.U8, DType.F32))
+# Elements from one lane to the next in memory.
+STEPS = {DType.F32: (0, 1, 2), DType.U8: (0, 1, 2, 4, 8)}
+NARROW = (DType.BF16, DType.U8, DType.I8)  # to what vectors of f32 are converted when stored
 
 
 def has_vectors(value: Value, axis: Axis, hidden: Reduction | None = None) -> bool:
@@ -43,25 +40,33 @@ def _has_vector(value: Value, axis: Axis) -> bool:
     if isinstance(value, Literal):
         return value.dtype is DType.F32
     if isinstance(value, Load):
-        plain = value.dtype in (DType.F32, DType.U8) and not value.when
         offset = value.offset
+        reachable = offset.coefficient(axis) in STEPS.get(value.dtype, ())
         hides = any(not isinstance(a, Axis) and (isinstance(a, RunTime) or axis in a.dividend.axes)
                     for a, _ in offset.terms)
-        return plain and not hides and 0 <= offset.coefficient(axis) <= MOST_STEP
+        return reachable and not value.when and not hides
     if not isinstance(value, Compute) or value.op not in OPERATIONS:
         return False
     if value.op is Op.CAST:
-        return value.dtype is DType.F32 and value.src[0].dtype is DType.U8
+        return (value.dtype, value.src[0].dtype) in _CASTS
     return value.src[-1].dtype is DType.F32
 
 
 def stores_vectors(kernel: Kernel, axis: Axis) -> bool:
     """Whether the results of a kernel can be finished and stored as vectors along the axis."""
-    return (kernel.scatter is None and kernel.tensor.dtype is DType.F32 and not kernel.runtime
+    value = _before_narrowing(kernel)
+    return (kernel.scatter is None and value.dtype is DType.F32 and not kernel.runtime
             and kernel.offset.coefficient(axis) == 1
             and not any(not isinstance(a, Axis) and axis in a.dividend.axes
                         for a, _ in kernel.offset.terms if not isinstance(a, RunTime))
-            and has_vectors(kernel.value, axis, kernel.reduction))
+            and has_vectors(value, axis, kernel.reduction))
+
+
+def _before_narrowing(kernel: Kernel) -> Value:
+    """The value of a kernel, without a last conversion that storing it does."""
+    value = kernel.value
+    narrows = isinstance(value, Compute) and value.op is Op.CAST and value.dtype in NARROW
+    return value.src[0] if isinstance(value, Compute) and narrows else value
 
 
 class VectorScope(Scope):
@@ -79,12 +84,15 @@ class VectorScope(Scope):
         elif isinstance(value, Load):
             place = f"{self.pointers[value.tensor]} + {index_text(value.offset)}"
             step = value.offset.coefficient(self.axis)
-            how = ("splat", "load", "load_second")[step]
-            kind = self.kind if value.dtype is DType.F32 else f"u8_{self.kind}"
-            text = f"{how}_{kind}({f'*({place})' if step == 0 else place})"
+            kind = f"{value.dtype.value}_{self.kind}"
+            if value.dtype is DType.F32:
+                kind = self.kind
+            text = f"load{step}_{kind}({place})" if step != 1 else f"load_{kind}({place})"
         else:
             assert isinstance(value, Compute)
             text = OPERATIONS[value.op](self.kind, *(self.write(s) for s in value.src))
+            if value.dtype is DType.U8:
+                text = f"whole_byte_{self.kind}({text})"
         name = f"{self.prefix}{self.count}"
         self.count += 1
         mask = "i" if value.dtype is DType.BOOL else "f"
@@ -98,11 +106,13 @@ def open_vectors(block: Block, name: str, start: str, end: str, lanes: int) -> N
     block.add(f"const int64_t {name} = smaller(next_{name}, {end} - {lanes});")
 
 
-def finish_vectors(block: Block, pointers: Mapping[Tensor, str], kernel: Kernel, axis: Axis, lanes: int,
-                   total: str) -> None:
+def finish_vectors(block: Block, pointers: Mapping[Tensor, str], kernel: Kernel, axis: Axis,
+                   lanes: int, total: str) -> None:
     """Epilogue and store of a vector of results; `total` is where their sums are."""
     kind = f"f32x{lanes}"
     block.add(f"const {kind} reduced = load_{kind}({total});")
     scope = VectorScope(block, pointers, axis, lanes, {id(kernel.reduction): "reduced"})
-    text = scope.write(kernel.value)
-    block.add(f"store_{kind}(out + {index_text(kernel.offset)}, {text});")
+    text = scope.write(_before_narrowing(kernel))
+    dtype = kernel.tensor.dtype
+    how = f"{dtype.value}_{kind}" if dtype in NARROW else kind
+    block.add(f"store_{how}(out + {index_text(kernel.offset)}, {text});")

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinynn.program import Buffer, Step, TensorSpec
 from tinynn.runtime.layout import BLOB_ALIGN, DTYPES, HEADER_NBYTES, MEMORY_ALIGN, Fault
-from tinynn.runtime.manifest import PACKED_KINDS, Blob, Manifest, Target, nbytes_of
+from tinynn.runtime.manifest import PACKED_KINDS, Blob, Manifest, Target, nbytes_of, stored_nbytes
 
 
 def check_blobs(blobs: Sequence[Blob], manifest_nbytes: int, file_nbytes: int) -> None:
@@ -246,7 +246,7 @@ def _check_golden(manifest: Manifest) -> None:
         if [output.name for output in run.outputs] != list(outputs):
             raise Fault(where, "its outputs are not those of the program")
         for output in run.outputs:
-            nbytes = nbytes_of(output.dtype, outputs[output.name].shape)
+            nbytes = stored_nbytes(output, outputs[output.name])
             if output.sha256 is None and output.offset + nbytes > blob.nbytes:
                 raise Fault(where, f"output {output.name!r} is not inside the golden values")
             if output.sha256 is not None and output.dtype != outputs[output.name].dtype:

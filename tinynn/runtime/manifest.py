@@ -70,6 +70,7 @@ class Target:
     steps: tuple[Step, ...]
     table: tuple[WeightEntry, ...]
     expect: dict[str, int]
+    tolerance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class GoldenOutput:
 
     tolerance: largest norm of the difference over norm of the stored value.
     sha256: of the values, which are then not stored: they must be met exactly. Otherwise None.
+    stride: of the flat tensor the elements 0, stride, 2 stride, ... are stored.
     """
 
     name: str
@@ -85,6 +87,7 @@ class GoldenOutput:
     offset: int
     tolerance: float
     sha256: str | None = None
+    stride: int = 1
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,8 @@ class _Item:
 # Fields that format 2 added: where -> field -> what it is in format 1. "*": in every item.
 _ADDED: dict[str, dict[str, Any]] = {
     "blobs.*": {"unpacked_nbytes": None},
-    "golden.runs.*.outputs.*": {"sha256": None},
+    "golden.runs.*.outputs.*": {"sha256": None, "stride": 1},
+    "targets.*": {"tolerance": 0.0},
     "targets.*.buffers.*": {"image": None},
     "targets.*.steps.*": {"schedule": "", "reason": "", "predicted_ns": 0, "bound": "",
                           "global_size": [], "local_size": []},
@@ -214,6 +218,11 @@ def _places(value: Any, path: list[str]) -> Iterator[dict[str, Any]]:
 def nbytes_of(dtype: str, shape: tuple[int, ...]) -> int:
     """Bytes of a dense tensor."""
     return math.prod(shape) * DTYPES[dtype].itemsize
+
+
+def stored_nbytes(output: GoldenOutput, spec: TensorSpec) -> int:
+    """Bytes of the stored elements of a golden output."""
+    return -(-math.prod(spec.shape) // output.stride) * DTYPES[output.dtype].itemsize
 
 
 def parse(data: Any, version: tuple[int, int]) -> Manifest:
@@ -274,7 +283,7 @@ def _metadata(item: _Item) -> dict[str, Any]:
 
 def _target(item: _Item) -> Target:
     f = item.fields("target precision toolchain source code weights arena_nbytes weights_nbytes "
-                    "buffers steps table expect")
+                    "buffers steps table expect tolerance")
     expect = f["expect"].fields("steps flop nbytes")
     return Target(
         target=f["target"].text(100), precision=f["precision"].text(100),
@@ -284,7 +293,8 @@ def _target(item: _Item) -> Target:
         buffers=tuple(_buffer(entry) for entry in f["buffers"].items()),
         steps=tuple(_step(entry) for entry in f["steps"].items()),
         table=tuple(_weight(entry) for entry in f["table"].items()),
-        expect={key: entry.integer(high=1 << 62) for key, entry in expect.items()})
+        expect={key: entry.integer(high=1 << 62) for key, entry in expect.items()},
+        tolerance=f["tolerance"].number(0.0, 1.0))
 
 
 def _buffer(item: _Item) -> Buffer:
@@ -330,8 +340,9 @@ def _golden_run(item: _Item) -> GoldenRun:
 
 
 def _golden_output(item: _Item) -> GoldenOutput:
-    f = item.fields("name dtype offset tolerance sha256")
+    f = item.fields("name dtype offset tolerance sha256 stride")
     sha256 = f["sha256"]
     return GoldenOutput(f["name"].text(), f["dtype"].choice(DTYPES), f["offset"].integer(),
                         f["tolerance"].number(0.0, 1.0),
-                        None if sha256.value is None else sha256.matching(_SHA256, "a sha256"))
+                        None if sha256.value is None else sha256.matching(_SHA256, "a sha256"),
+                        f["stride"].integer(1))

@@ -16,8 +16,14 @@ from tinynn.program import Buffer, Step
 from tinynn.runtime.golden import Array, Arrays, is_finite
 from tinynn.runtime.layout import DTYPES, FLOATS, ArtifactError, DeviceLost, align
 from tinynn.runtime.manifest import Target, nbytes_of
-from tinynn.runtime.opencl_device import build_program, find_device, runnable_targets
-from tinynn.runtime.opencl_launch import Launch, sequencer
+from tinynn.runtime.opencl_device import (
+    build_program,
+    find_device,
+    images_can_be_views,
+    make_image,
+    runnable_targets,
+)
+from tinynn.runtime.opencl_launch import Copy, Launch, PythonLoop, sequencer
 from tinynn.runtime.reader import Source
 
 _PART_ALIGN = 512  # bytes; where the compiler places parts, and we place inputs and outputs
@@ -41,12 +47,16 @@ class OpenCLEngine:
         try:
             self._context = cl.Context([self._device])
             self._queue = cl.CommandQueue(self._context)
+            # Without it images are memory of their own, and copied when seen another way.
+            self._views_share = any(b.image for b in target.buffers) and images_can_be_views(
+                self._context, self._device, self._queue)
             self._program = build_program(self._context, self._device,
                                           source.text(target.source))
             self._allocate()
             self._load_weights(source)
             self.write_state({})
             self._launches = [self._bind(turn) for turn in ((0, 1) if self._next else (0,))]
+            del self._weights
             self._sequences = [sequencer(self._context, self._device, self._queue, launches)
                                for launches in self._launches]
         except cl.Error as error:
@@ -117,10 +127,11 @@ class OpenCLEngine:
             place = area[buffer.offset:buffer.offset + buffer.nbytes]
             np.copyto(place.view(DTYPES[buffer.dtype]), stored)
         self._cl.enqueue_copy(self._queue, self._areas["weight"], area)
+        self._weights = area
 
     # Launches
 
-    def _bind(self, turn: int) -> list[Launch]:
+    def _bind(self, turn: int) -> list[Launch | Copy]:
         """The launches of a run. turn 1: with state and next state in each other's place."""
         swapped = {}
         if turn:
@@ -128,14 +139,23 @@ class OpenCLEngine:
                 swapped["state", name] = "output", output
                 swapped["output", output] = "state", name
         memory: dict[int, Any] = {}
-        launches = []
+        newest: dict[tuple[str, str, int], int] = {}  # memory -> the view that was written last
+        launches: list[Launch | Copy] = []
         for step in self._target.steps:
-            arguments = []
-            for number in step.args:
+            for position, number in enumerate(step.args):
+                buffer = self._target.buffers[number]
                 if number not in memory:
-                    memory[number] = self._memory(self._target.buffers[number], swapped)
-                arguments.append(memory[number])
-            launches.append(self._launch(step, arguments))
+                    memory[number] = self._memory(buffer, swapped)
+                place = buffer.kind, buffer.name, buffer.offset
+                if position in step.writes:
+                    newest[place] = number
+                elif not self._views_share and newest.get(place, number) != number:
+                    old = newest[place]
+                    image = buffer.image or self._target.buffers[old].image
+                    assert image is not None
+                    launches.append(Copy(memory[old], memory[number], image))
+                    newest[place] = number
+            launches.append(self._launch(step, [memory[number] for number in step.args]))
         return launches
 
     def _memory(self, buffer: Buffer, swapped: dict[tuple[str, str], tuple[str, str]]) -> Any:
@@ -144,24 +164,22 @@ class OpenCLEngine:
         if key in self._borders:
             return self._borders[swapped.get(key, key)]
         part = self._part(self._areas[buffer.kind], buffer.offset, buffer.nbytes)
-        return part if buffer.image is None else self._image(part, buffer.image)
-
-    def _image(self, part: Any, image: tuple[int, int, int, str]) -> Any:
-        """A two-dimensional view of a part of a buffer."""
-        cl = self._cl
-        width, height, pitch, channel = image
-        kind = cl.channel_type.HALF_FLOAT if channel == "half" else cl.channel_type.FLOAT
-        row_nbytes = pitch * 4 * (2 if channel == "half" else 4)
-        descriptor = cl.ImageDescriptor(
-            image_type=cl.mem_object_type.IMAGE2D, shape=(width, height, 1),
-            pitches=(row_nbytes, 0), buffer=part)
-        return cl.Image(self._context, cl.mem_flags.READ_WRITE,
-                        cl.ImageFormat(cl.channel_order.RGBA, kind), desc=descriptor)
+        if buffer.image is None:
+            return part
+        if self._views_share:
+            return make_image(self._context, buffer.image, part)
+        image = make_image(self._context, buffer.image)
+        if buffer.kind == "weight":
+            width, height, pitch, _ = buffer.image
+            rows = self._weights[buffer.offset:buffer.offset + buffer.nbytes].reshape(height, -1)
+            texels = np.ascontiguousarray(rows[:, :rows.shape[1] // pitch * width])
+            self._cl.enqueue_copy(self._queue, image, texels, origin=(0, 0), region=(width, height))
+        return image
 
     def _launch(self, step: Step, arguments: Sequence[Any]) -> Launch:
         kernel = self._cl.Kernel(self._program, step.kernel)
         kernel.set_args(*arguments)
-        return Launch(kernel, step.global_size, step.local_size)
+        return Launch(kernel, step.global_size, step.local_size, tuple(arguments))
 
     # Runs
 
@@ -195,8 +213,7 @@ class OpenCLEngine:
         self._queue.finish()
         profiling = cl.command_queue_properties.PROFILING_ENABLE
         queue = cl.CommandQueue(self._context, properties=profiling)
-        events = [cl.enqueue_nd_range_kernel(queue, launch.kernel, launch.global_size,
-                                             launch.local_size) for launch in self._launches[0]]
+        events = PythonLoop(queue, self._launches[0]).enqueue()
         queue.finish()
         nanoseconds[:] = [event.profile.end - event.profile.start for event in events]
 

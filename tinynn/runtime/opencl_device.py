@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tinynn.runtime.layout import ArtifactError
 
 # pyopencl keeps a cache of its own, which unpickles what it finds.
@@ -31,8 +33,8 @@ log = logging.getLogger(__name__)
 
 
 def runnable_targets() -> list[str]:
-    """OpenCL targets that this machine runs on a GPU, or on the device that $TINYNN_OPENCL names;
-    best first."""
+    """OpenCL targets for the GPU of this machine, best first; all of them for a device that
+    $TINYNN_OPENCL names, which may stand in for another."""
     if importlib.util.find_spec("pyopencl") is None:
         return []
     try:
@@ -41,10 +43,11 @@ def runnable_targets() -> list[str]:
         return []
     import pyopencl as cl
 
-    if not os.environ.get(DEVICE_VARIABLE) and not device.type & cl.device_type.GPU:
+    named = bool(os.environ.get(DEVICE_VARIABLE))
+    if not named and not device.type & cl.device_type.GPU:
         return []
     adreno = "adreno" in f"{device.name} {device.version}".lower()
-    return ["opencl:adreno630", "opencl"] if adreno else ["opencl"]
+    return ["opencl:adreno630", "opencl"] if named or adreno else ["opencl"]
 
 
 def find_device() -> Any:
@@ -97,6 +100,47 @@ def build_program(context: Any, device: Any, source: str) -> Any:
     if path is not None:
         _store(path, _pack(program.get_info(cl.program_info.BINARIES)[0], driver))
     return program
+
+
+def make_image(context: Any, layout: tuple[int, int, int, str], part: Any = None) -> Any:
+    """An RGBA image; with `part`, a view of that (part of a) buffer. layout: see Buffer.image."""
+    import pyopencl as cl
+
+    width, height, pitch, channel = layout
+    kind = cl.channel_type.HALF_FLOAT if channel == "half" else cl.channel_type.FLOAT
+    descriptor = cl.ImageDescriptor()
+    descriptor.image_type = cl.mem_object_type.IMAGE2D
+    descriptor.shape = width, height, 1
+    if part is not None:
+        descriptor.pitches = pitch * (8 if channel == "half" else 16), 0
+        descriptor.buffer = part
+    return cl.Image(context, cl.mem_flags.READ_WRITE, cl.ImageFormat(cl.channel_order.RGBA, kind),
+                    desc=descriptor)
+
+
+_PROBE = "__kernel void probe(__write_only image2d_t x) { write_imagef(x, (int2)(1, 0), 3.0f); }"
+
+
+def images_can_be_views(context: Any, device: Any, queue: Any) -> bool:
+    """Whether an image can be a view of a part of a buffer. Tried out, because there are drivers
+    that offer it and take the buffer's start for the part's."""
+    import pyopencl as cl
+
+    if "cl_khr_image2d_from_buffer" not in device.extensions.split():
+        return False
+    buffer = cl.Buffer(context, cl.mem_flags.READ_WRITE, 8192)
+    try:
+        image = make_image(context, (64, 1, 64, "float"), buffer.get_sub_region(4096, 1024))
+        kernel = cl.Kernel(build_program(context, device, _PROBE), "probe")
+        kernel.set_args(image)
+        cl.enqueue_nd_range_kernel(queue, kernel, (1, 1, 1), (1, 1, 1))
+        seen = np.zeros(2048, np.float32)
+        cl.enqueue_copy(queue, seen, buffer)
+    except cl.Error as error:
+        log.warning("%s: images cannot be views of buffers (%s); they are copied", device.name,
+                    error)
+        return False
+    return bool(seen[1024 + 4] == 3.0)
 
 
 def cache_folder(env: Mapping[str, str] = os.environ) -> Path | None:

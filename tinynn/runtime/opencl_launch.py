@@ -31,11 +31,39 @@ _Size3 = ctypes.c_size_t * 3
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel with its arguments bound, and its work-items. kernel: a pyopencl Kernel."""
+    """One kernel with its arguments bound, and its work-items.
+
+    kernel: a pyopencl Kernel. arguments: what is bound, which OpenCL itself does not keep alive.
+    """
 
     kernel: Any
     global_size: tuple[int, ...]
     local_size: tuple[int, ...]
+    arguments: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Brings an image and a buffer of the same content together, one way or the other, on devices
+    whose images cannot be views of buffers. layout: width, height and pitch in texels, channel."""
+
+    source: Any
+    target: Any
+    layout: tuple[int, int, int, str]
+
+    def enqueue(self, queue: Any) -> None:
+        import pyopencl as cl
+
+        width, height, pitch, channel = self.layout
+        # Images are copied without gaps between their rows.
+        lines = height if pitch == width else 1
+        for y in range(0, height, lines):
+            cl.enqueue_copy(queue, self.target, self.source, origin=(0, y), region=(width, lines),
+                            offset=y * pitch * texel_nbytes(channel))
+
+
+def texel_nbytes(channel: str) -> int:
+    return {"half": 8, "float": 16}[channel]
 
 
 class Sequencer(Protocol):
@@ -43,12 +71,16 @@ class Sequencer(Protocol):
 
     name: str
 
-    def enqueue(self) -> None:
+    def enqueue(self) -> object:
         """Raises RuntimeError with the driver's status."""
 
 
-def sequencer(context: Any, device: Any, queue: Any, launches: Sequence[Launch]) -> Sequencer:
+def sequencer(context: Any, device: Any, queue: Any,
+              items: Sequence[Launch | Copy]) -> Sequencer:
     """The cheapest way that this driver has. One that fails to set up is passed over."""
+    launches = [item for item in items if isinstance(item, Launch)]
+    if len(launches) < len(items):
+        return PythonLoop(queue, items)
     extensions = device.extensions.split()
     for extension, kind in (("cl_khr_command_buffer", CommandBuffer),
                             ("cl_qcom_recordable_queues", Recording)):
@@ -68,20 +100,26 @@ def launcher_path() -> Path:
 
 
 class PythonLoop:
-    """One call of pyopencl per kernel."""
+    """One call of pyopencl per kernel or copy."""
 
     name = "Python loop"
 
-    def __init__(self, queue: Any, launches: Sequence[Launch]) -> None:
+    def __init__(self, queue: Any, items: Sequence[Launch | Copy]) -> None:
         self._queue = queue
-        self._launches = tuple(launches)
+        self._items = tuple(items)
 
-    def enqueue(self) -> None:
+    def enqueue(self) -> list[Any]:
+        """The event of every kernel."""
         import pyopencl as cl
 
-        for launch in self._launches:
-            cl.enqueue_nd_range_kernel(self._queue, launch.kernel, launch.global_size,
-                                       launch.local_size)
+        events = []
+        for item in self._items:
+            if isinstance(item, Copy):
+                item.enqueue(self._queue)
+            else:
+                events.append(cl.enqueue_nd_range_kernel(self._queue, item.kernel,
+                                                         item.global_size, item.local_size))
+        return events
 
 
 class NativeLoop:

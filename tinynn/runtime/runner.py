@@ -199,6 +199,7 @@ class Runner:
         target, self._engine = opened
         self.target = target.target
         self.steps: tuple[Step, ...] = target.steps
+        self._tolerance = target.tolerance
 
     def __call__(self, inputs: Mapping[str, Any], out: Arrays | None = None) -> Arrays:
         """Run once. inputs: name -> array of exactly the dtype and shape of `self.inputs`.
@@ -247,7 +248,8 @@ class Runner:
                     dtype = self._specs["output", output.name].dtype
                     error = difference(self._engine.output(output.name), dtype, output,
                                        stored.get(output.name))
-                    results.append(GoldenResult(run.seed, output.name, error, output.tolerance))
+                    allowed = output.tolerance and max(output.tolerance, self._tolerance)
+                    results.append(GoldenResult(run.seed, output.name, error, allowed))
                 self._advance()
             self._engine.write_state(saved)
             self.state_rejected = rejected

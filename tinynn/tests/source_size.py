@@ -39,8 +39,8 @@ def size(source: str) -> tuple[int, int, int]:
 
 def _docstring_lines(tree: ast.AST) -> Iterator[int]:
     for node in ast.walk(tree):
-        documentable = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-        if documentable and ast.get_docstring(node):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and node.body and (
+                ast.get_docstring(node) is not None):
             yield from range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1)
 
 

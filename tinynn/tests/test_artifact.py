@@ -263,6 +263,8 @@ def test_a_manifest_of_format_1_is_brought_to_the_present_form() -> None:
     old: dict[str, Any] = {
         "blobs": [{"kind": "code", "offset": 0}], "golden": {"runs": "damaged"},
         "targets": [{"steps": [dict(manifest["targets"][0]["steps"][0])], "buffers": [3]}]}
+    assert set(manifest["golden"]["runs"][0]["outputs"][0]) == {
+        "name", "dtype", "offset", "tolerance", "sha256", "stride"}
     for name in ("schedule", "reason", "predicted_ns", "bound", "global_size", "local_size"):
         del old["targets"][0]["steps"][0][name]
     upgrade(old, (1, 0))

@@ -65,6 +65,14 @@ def test_a_sum_is_not_scattered_over_what_reads_it() -> None:
     assert any("REDUCE" in note and "another order" in note for note in fusion.notes)
 
 
+def test_a_permuted_depthwise_sum_keeps_the_rows_of_its_planes() -> None:
+    x = _input(1, 10, 16, 16)
+    y = derived.conv(x, _weight(10, 1, 3, 3), [1, 1], [1, 1], [(1, 1), (1, 1)], 10)
+    sums, copy = _fused(ir.permute(y, (0, 2, 3, 1)), x=x).kernels
+    assert [a.size for a in sums.axes] == [10, 16, 16]
+    assert copy.reduction is None and [a.size for a in copy.axes] == [16, 16, 10]
+
+
 def test_relu_before_pooling_is_the_epilogue_of_the_sum() -> None:
     x = _input(1, 8, 6, 6)
     y = derived.conv(x, _weight(8, 8, 1, 1), [1, 1], [1, 1], [(0, 0), (0, 0)], 1)

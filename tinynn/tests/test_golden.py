@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tinynn import ir
-from tinynn.golden import make_golden, tolerance
+from tinynn.golden import make_golden, target_tolerance, tolerance
 from tinynn.ir import DType, Graph
 from tinynn.program import TensorSpec
 from tinynn.runtime.golden import as_numbers, bf16_bits, relative_error, sample_inputs
@@ -72,9 +72,17 @@ def test_golden_runs_follow_each_other() -> None:
 
 def test_tolerances() -> None:
     assert tolerance(counter(), "y") == 1e-4
-    assert tolerance(counter(), "n") == 0.0  # integers are equal or wrong
+    assert tolerance(counter(DType.I32), "y") == 0.0  # integers are equal or wrong
     assert tolerance(counter(DType.F16), "y") == 2e-2
     assert tolerance(counter(DType.BF16), "y") == 1e-1
+
+
+def test_integers_that_rounding_made_may_go_either_way() -> None:
+    x = ir.input_("x", DType.F32, (3,))
+    picture = ir.cast(ir.floor(x), DType.U8)
+    graph = Graph("g", {"x": x}, {"p": picture, "next": ir.concat([picture, picture], 0)})
+    assert tolerance(graph, "p") == tolerance(graph, "next") == 1e-2
+    assert [target_tolerance(p) for p in ("f32", "bf16", "f16")] == [0, 0, 2e-2]
 
 
 def test_f16_weights_alone_do_not_loosen_the_tolerance() -> None:

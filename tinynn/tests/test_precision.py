@@ -54,6 +54,15 @@ def test_both_factors_are_rounded_and_nothing_else() -> None:
     np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
 
 
+def test_last_sums_stay_exact_if_they_are_few() -> None:
+    x = ir.input_("x", DType.F32, (64, 512))
+    hidden = matmul(x, _weights(512, 512))
+    output = matmul(ir.slice_(hidden, ((0, 1, 1), (0, 512, 1))), _weights(512, 32))
+    rounded = round_products(Graph("g", {"x": x}, {"y": output}))
+    casts = [n for n in rounded.nodes() if n.op is Op.CAST and n.dtype is DType.BF16]
+    assert [n.src[0] for n in casts] == [x]
+
+
 def test_windows_of_single_channels_and_attention_stay_as_they_are() -> None:
     x = ir.input_("x", DType.F32, (1, 32, 12, 12))
     depthwise = _conv(x, 32, 1, 3, 3, groups=32)
@@ -122,6 +131,14 @@ def test_a_target_without_bf16_is_refused_with_those_that_have_it() -> None:
     x = ir.input_("x", DType.F32, (3,))
     with pytest.raises(TargetError, match=r"cpu:aarch64 has no bf16.*cpu:x86-64-v4\+bf16\+vnni"):
         lower(Graph("g", {"x": x}, {"y": ir.exp2(x)}), "cpu:aarch64", "bf16")
+
+
+def test_quantised_weights_are_not_rounded() -> None:
+    x = ir.input_("x", DType.F32, (8, 64))
+    numbers = RANDOM.randint(-127, 128, (64, 32)).astype(np.float32)
+    scales = RANDOM.uniform(0.001, 0.1, 32).astype(np.float32)
+    graph = Graph("g", {"x": x}, {"y": matmul(x, ir.const(numbers * scales))})
+    assert round_products(graph).outputs == graph.outputs
 
 
 def test_precision_f32_keeps_every_product() -> None:

@@ -214,3 +214,16 @@ def test_pooling_of_special_values_in_planes_of_every_width(kind: str) -> None:
         rare = rng.choice([np.nan, np.inf, -np.inf, -0.0], x.shape).astype(np.float32)
         feeds.append({"x": np.where(rng.random(x.shape) < 0.02, rare, values)})
     _check(graphs, feeds, lambda dtype: 1e-6)
+
+
+def test_products_that_leave_the_range_of_their_type_on_the_way() -> None:
+    """3e38 * 100 * 0 is 0, not the NaN of infinity times 0."""
+    graphs, feeds = [], []
+    for dtype in (DType.BF16, DType.F16, DType.F32):
+        large = 6e4 if dtype is DType.F16 else 3e38
+        row = np.array([large, 100, 1, -1, 0.5, 0, 2, 1e-4] * 5, np.float32).astype(dtype.numpy)
+        x = ir.input_("x", dtype, (3, row.size))
+        graphs.append(Graph("product", {"x": x}, {"rows": ir.reduce(x, "mul", (1,)),
+                                                  "columns": ir.reduce(x, "mul", (0,))}))
+        feeds.append({"x": np.stack([row, row[::-1], np.roll(row, 3)])})
+    _check(graphs, feeds, lambda dtype: 1e-6 if dtype is DType.F32 else 1e-2)

@@ -18,7 +18,7 @@ import pytest
 
 import tinynn
 from tinynn.artifact import GoldenVector, build
-from tinynn.program import Buffer, TensorSpec, Weight
+from tinynn.program import Buffer, Program, TensorSpec, Weight
 from tinynn.runtime import ArtifactError, Runner, host
 from tinynn.runtime.cpu import CpuEngine
 from tinynn.runtime.golden import sample_inputs
@@ -103,7 +103,7 @@ def test_an_output_that_is_also_the_state_is_a_result_if_there_is_no_other() -> 
 LARGE = 1 << 15  # elements: beyond what is copied
 
 
-def large_program() -> tinynn.Artifact:
+def large_source() -> Program:
     """y = 2 x and next = x + memory, of many elements."""
     source = handmade.SOURCE + f"""
 void k3_large(void *const *args, int64_t part, int64_t parts) {{
@@ -121,12 +121,17 @@ void k3_large(void *const *args, int64_t part, int64_t parts) {{
     code = handmade.target_code(code=handmade.machine_code(source))
     step = replace(code.steps[0], kernel="k3_large", args=(0, 1, 2, 3), writes=(0, 1), parts=1)
     names = {"y": "output", "next": "output", "x": "input", "memory": "state"}
-    made = handmade.program(
+    return handmade.program(
         inputs=(spec("x"),), state=(spec("memory"),), outputs=(spec("y"), spec("next")),
         targets=(replace(code, weights=(), steps=(step,), arena_nbytes=0, buffers=tuple(
             Buffer(kind, name, "f32", (LARGE,), 0, 4 * LARGE) for name, kind in names.items())),))
-    (x,) = sample_inputs([spec("x")], 0).values()
-    return build(made, [GoldenVector(0, {"y": 2 * x, "next": x}, {"y": 0.0, "next": 0.0})])
+
+
+def large_program() -> tinynn.Artifact:
+    """The same with golden outputs that must be met exactly."""
+    (x,) = sample_inputs([TensorSpec("x", "f32", (LARGE,))], 0).values()
+    exact = GoldenVector(0, {"y": 2 * x, "next": x}, {"y": 0.0, "next": 0.0})
+    return build(large_source(), [exact])
 
 
 def test_large_inputs_are_read_where_they_lie() -> None:
@@ -155,6 +160,25 @@ def test_values_that_are_stored_as_a_hash() -> None:
         assert all(result.passed for result in runner.verify())
         runner._golden[0][0].outputs[0].__dict__["sha256"] = "0" * 64
         assert [result.error for result in runner.verify()] == [float("inf"), 0.0]
+
+
+def test_of_large_outputs_a_sample_is_stored() -> None:
+    """Every third element: 2 is not a stride, because it would never meet an odd column."""
+    (x,) = sample_inputs([TensorSpec("x", "f32", (LARGE,))], 0).values()
+    loose = {"y": 1e-6, "next": 1e-6}
+    wrong = 2 * x
+    wrong[1] = wrong[2] = 99  # between the elements of the sample
+    golden = [GoldenVector(0, {"y": wrong, "next": x}, loose)]
+    reader = read(large_program().to_bytes())
+    made = build(large_source(), golden)
+    (run_,) = made.manifest["golden"]["runs"]
+    assert [output["stride"] for output in run_["outputs"]] == [3, 3]
+    assert len(made.to_bytes()) < len(reader.data()) + 2 * 4 * LARGE // 3 + 4096
+    with load(made) as runner:
+        assert all(result.passed for result in runner.verify())
+    wrong[3] = 99
+    with load(build(large_source(), golden)) as runner:
+        assert [result.passed for result in runner.verify()] == [False, True]
 
 
 def test_a_run_allocates_nothing() -> None:
@@ -242,6 +266,16 @@ def test_verify_notices_wrong_code() -> None:
     # Without the state the first run is right and the second is not.
     assert passed == {(0, "next"): True, (0, "total"): True,
                       (1, "next"): False, (1, "total"): False}
+
+
+def test_a_target_of_low_precision_may_be_off_by_more() -> None:
+    """The stored values are 1 % off: too much for one target, and not for the other."""
+    vectors = [replace(v, outputs={name: 1.01 * array for name, array in v.outputs.items()})
+               for v in handmade.golden_vectors()]
+    for allowed in (0.0, 2e-2):
+        code = replace(handmade.target_code(), tolerance=allowed)
+        with load(build(handmade.program(targets=(code,)), vectors)) as runner:
+            assert {result.passed for result in runner.verify()} == {allowed > 0}
 
 
 def test_threads_share_the_work_without_changing_it() -> None:

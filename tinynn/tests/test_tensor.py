@@ -479,7 +479,7 @@ def test_a_traced_function_with_state() -> None:
     (lambda t: t.cast("i32").exp(), "needs a float tensor"),
     (lambda t: t + Tensor(np.zeros(4, np.float32)), "cannot be broadcast"),
     (lambda t: t.sum(2), "axis 2 of a tensor with 2 axes"),
-    (lambda t: t.reshape(4, -1), "number of elements differs"),
+    (lambda t: t.reshape(4, -1), "another number of elements"),
     (lambda t: t.cast("float99"), "known are bool, u8"),
     (lambda t: t @ t, "inner lengths differ"),
     (lambda t: t.conv2d(t), "four axes"),

@@ -1,0 +1,108 @@
+"""Dense convolutions: contractions whose columns are read through windows.
+
+The columns of a general contraction are copied to a panel once per tap. Here the rows of the input
+that a chunk of output rows reads are copied to local planes, once, and every tap multiplies vectors
+of them at another place.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinynn.contract import Contract, Operand, Roles, find_roles, operand_registers, row_groups
+from tinynn.cost import ENOUGH_SHARES, MOST_LOCAL, points, useful_parts
+from tinynn.index import Axis, ceil_div, round_up
+from tinynn.kernel import Kernel
+from tinynn.machine import Machine
+from tinynn.pack import is_constant, pack
+from tinynn.windows import Planes, Window, find_window
+
+MOST_WASTE = 1.3  # columns computed for each one that is needed; more, and a panel is better
+_SHAPES = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (3, 1), (4, 1))  # of tiles
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv(Contract):
+    """Tiles of a convolution.
+
+    columns: the output row and column; box: those of one row of tiles.
+    tile_y x tile_x: output rows x vectors of columns in a tile. chunk: output rows that are
+    computed from one set of planes.
+    """
+
+    window: Window
+    tile_y: int
+    tile_x: int
+    chunk: int
+
+    @property
+    def row_pitch(self) -> int:
+        return round_up(self.columns[-1].size, self.tile_x * self.lanes)
+
+    @property
+    def panel_columns(self) -> int:
+        return self.tile_y * self.row_pitch
+
+    @property
+    def planes(self) -> Planes:
+        return Planes(self.window, self.window.y.span(self.chunk), self.row_pitch)
+
+
+def plan_conv(kernel: Kernel, machine: Machine) -> Conv | None:
+    """The tiles of a sum over windows of several planes; None for any other kernel.
+
+    kernel: with its axes merged.
+    """
+    roles = find_roles(kernel, machine)
+    if roles is None or roles.packing is not None or not is_constant(roles.row):
+        return None
+    if len(roles.col_axes) < 2:
+        return None
+    reduction = kernel.reduction
+    assert reduction is not None
+    window = find_window(roles.col, roles.col_axes[-2:], reduction.axes)
+    return None if window is None else _tiled(roles, machine, window, reduction.axes)
+
+
+def _tiled(roles: Roles, machine: Machine, window: Window, k_axes: tuple[Axis, ...]) -> Conv | None:
+    """Choose tile and chunk; None for images too narrow or planes too large."""
+    kernel, columns = roles.kernel, roles.col_axes[-2:]
+    outer = tuple(a for a in kernel.axes if a not in roles.row_axes and a not in columns)
+    rows, height, width = points(roles.row_axes), columns[0].size, columns[1].size
+    tile_rows, tile_y, tile_x = _tile(machine, rows, height, width)
+    pitch = round_up(width, tile_x * machine.lanes)
+    depth = points(k_axes)
+
+    def local_nbytes(chunk: int) -> int:
+        return 4 * (Planes(window, window.y.span(chunk), pitch).size + depth * tile_rows)
+
+    enough = max(1, points(outer) * height // (2 * ENOUGH_SHARES))
+    chunks = [tile_y * n for n in range(1, ceil_div(enough, tile_y) + 1)]
+    chunk = max((c for c in chunks if local_nbytes(c) <= machine.near_bytes), default=tile_y)
+    if pitch > MOST_WASTE * width or local_nbytes(chunk) > MOST_LOCAL:
+        return None
+    panels = points(outer) * ceil_div(height, chunk)
+    groups = row_groups(rows, ceil_div(rows, tile_rows), panels, copied=True)
+    packed = pack(roles.row, outer, roles.row_axes, k_axes, tile_rows, machine.has_half)
+    return Conv(kernel, useful_parts(kernel, panels * groups), outer, roles.row_axes, columns,
+                Operand(roles.row, packed), Operand(roles.col, None), tile_rows, tile_y * tile_x,
+                machine.lanes, (tile_y, width), groups, window=window, tile_y=tile_y,
+                tile_x=tile_x, chunk=chunk)
+
+
+def _tile(machine: Machine, rows: int, height: int, width: int) -> tuple[int, int, int]:
+    """Rows of accumulators, and the shape of their columns, with the fewest estimated cycles."""
+    best: tuple[float, int, int, int] | None = None
+    for tile_y, tile_x in _SHAPES:
+        vectors = tile_y * tile_x
+        column_tiles = ceil_div(height, tile_y) * ceil_div(width, tile_x * machine.lanes)
+        for tile_rows in range(1, min(rows, 16) + 1):
+            accumulators = tile_rows * vectors
+            if accumulators + operand_registers(machine, tile_rows, vectors) > machine.registers:
+                continue
+            # Most vectors cross a cache line and are read twice.
+            cycles = max(accumulators / 2, (tile_rows + 2 * vectors) / 2, 4)
+            cost = ceil_div(rows, tile_rows) * column_tiles * (cycles + 0.5)
+            if best is None or cost < best[0]:
+                best = (cost, tile_rows, tile_y, tile_x)
+    assert best is not None
+    return best[1:]
