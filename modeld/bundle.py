@@ -24,6 +24,7 @@ from tinynn.runtime.reader import read
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("messaging", "modeld", "tinynn")
 KINDS = {".py", ".capnp", ".c", ".h", ".cl"}
+LAUNCHER = "tinynn/runtime/launcher-aarch64.so"
 STANDIN = "driving_supercombo"
 TARGET = "cpu:aarch64"
 PYTHONS = ("3.11", "3.12")  # what the systems of comma devices have had since 2023
@@ -54,12 +55,15 @@ def bundle(models: Sequence[Path], wheels: Path, out: Path) -> None:
 
 def sources() -> list[Path]:
     """The files of our packages that run on a device."""
+    from tinynn.opencl.launcher import build_launchers  # here: a device has no compiler
+
+    build_launchers()
     return [path for package in PACKAGES for path in (ROOT / package).rglob("*")
-            if path.suffix in KINDS and "tests" not in path.parts]
+            if path.suffix in KINDS and "tests" not in path.parts] + [ROOT / LAUNCHER]
 
 
-def check_model(path: Path) -> None:
-    """Raise BundleError unless the artifact has machine code for the device."""
+def check_model(path: Path) -> list[str]:
+    """The targets of an artifact. Raises BundleError if it has no machine code for the device."""
     try:
         reader = read(path)
         reader.close()
@@ -69,6 +73,7 @@ def check_model(path: Path) -> None:
     if TARGET not in targets:
         raise BundleError(f"{path} is compiled for {', '.join(targets)} and not for {TARGET}. "
                           f"Compile it with --target {TARGET}.")
+    return targets
 
 
 def compile_standin(folder: Path) -> Path:
@@ -81,10 +86,14 @@ def compile_standin(folder: Path) -> Path:
     return artifact
 
 
-def download_wheels(folder: Path, pythons: Sequence[str]) -> None:
-    """What our packages need at run time, as pyproject.toml lists it, for aarch64."""
+def download_wheels(folder: Path, pythons: Sequence[str], opencl: bool = False) -> None:
+    """What our packages need at run time, as pyproject.toml lists it, for aarch64.
+
+    opencl: also what runs artifacts on the GPU.
+    """
     with open(ROOT / "pyproject.toml", "rb") as file:
-        needed = tomllib.load(file)["project"]["dependencies"]
+        project = tomllib.load(file)["project"]
+    needed = project["dependencies"] + (project["optional-dependencies"]["opencl"] if opencl else [])
     platforms = [part for name in PLATFORMS for part in ("--platform", name)]
     for python in pythons:
         subprocess.run([sys.executable, "-m", "pip", "download", "--quiet",
@@ -110,12 +119,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     pythons = args.python or PYTHONS
     try:
-        for model in args.model:
-            check_model(model)
+        targets = [target for model in args.model for target in check_model(model)]
         with tempfile.TemporaryDirectory(prefix="bundle") as scratch:
             models = args.model or [compile_standin(Path(scratch))]
             if args.wheels is None:
-                download_wheels(Path(scratch), pythons)
+                download_wheels(Path(scratch), pythons,
+                                any(target.startswith("opencl") for target in targets))
             bundle(models, args.wheels or Path(scratch), args.output)
     except (BundleError, OSError) as error:
         print(f"bundle: {error}", file=sys.stderr)

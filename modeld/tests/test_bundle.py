@@ -43,7 +43,8 @@ def test_contents(tmp_path: Path) -> None:
     assert names == sorted(names)
     for name in ("install.sh", "models/mine.tnn", "wheels/a-1-cp312-cp312-linux.whl",
                  "packages/messaging/log.capnp", "packages/modeld/__main__.py",
-                 "packages/tinynn/runtime/runner.py"):
+                 "packages/tinynn/runtime/runner.py",
+                 "packages/tinynn/runtime/launcher-aarch64.so"):
         assert f"tinydrive-device/{name}" in names
     assert not any("/tests/" in name or "__pycache__" in name for name in names)
     os.utime(tmp_path / "mine.tnn", (1, 1))
