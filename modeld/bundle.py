@@ -93,7 +93,9 @@ def download_wheels(folder: Path, pythons: Sequence[str], opencl: bool = False) 
     """
     with open(ROOT / "pyproject.toml", "rb") as file:
         project = tomllib.load(file)["project"]
-    needed = project["dependencies"] + (project["optional-dependencies"]["opencl"] if opencl else [])
+    needed = list(project["dependencies"])
+    if opencl:
+        needed += project["optional-dependencies"]["opencl"]
     platforms = [part for name in PLATFORMS for part in ("--platform", name)]
     for python in pythons:
         subprocess.run([sys.executable, "-m", "pip", "download", "--quiet",
