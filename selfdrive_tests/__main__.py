@@ -186,6 +186,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["ui"]:
         return live_viewer(arguments[1:])
+    if arguments[:1] == ["sim"]:
+        from selfdrive_tests.sim import main as sim
+
+        return sim(arguments[1:])
     top = parser()
     options = top.parse_args(arguments)
     try:

@@ -7,7 +7,7 @@ image: the sampler returns the zeros that padding asks for.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from tinynn.cost import product
 from tinynn.index import Axis, Expr, Index, Within, ceil_div, constant, of, round_up
 from tinynn.ir import DType, Shape
-from tinynn.kernel import Kernel, Load, Tensor, value_axes
+from tinynn.kernel import Kernel, Load, Tensor, value_axes, values_of
 from tinynn.opencl.values import can_be_wide
 from tinynn.pack import is_constant
 
@@ -123,8 +123,21 @@ def lane_axis(kernel: Kernel, channel: int) -> Axis | None:
     return axis if whole and alone else None
 
 
-def plan_images(kernels: Sequence[Kernel]) -> dict[Tensor, Image]:
-    """Which scratch tensors become images, and along which dimension."""
+def steering(kernels: Sequence[Kernel]) -> set[Tensor]:
+    """Tensors from which positions follow that are computed at run time, such as those of a warp.
+
+    They stay arrays in their own type: half has no room for the coordinates of camera pixels.
+    """
+    found = {v.tensor for kernel in kernels for v in values_of(list(kernel.runtime.values()))
+             if isinstance(v, Load)}
+    for kernel in reversed(kernels):  # readers before writers
+        if kernel.tensor in found and kernel.reduction is None:
+            found |= {load.tensor for load in kernel.loads()}
+    return found
+
+
+def plan_images(kernels: Sequence[Kernel], arrays: Container[Tensor] = ()) -> dict[Tensor, Image]:
+    """Which scratch tensors become images, and along which dimension; `arrays` never do."""
     writers: dict[Tensor, list[Kernel]] = {}
     wanted: dict[Tensor, list[int]] = {}
     for kernel in kernels:
@@ -135,7 +148,7 @@ def plan_images(kernels: Sequence[Kernel]) -> dict[Tensor, Image]:
     for tensor, kernels_of in writers.items():
         if tensor.kind != "arena" or tensor.dtype is not DType.F32 or tensor.size <= FEW:
             continue
-        if any(k.scatter for k in kernels_of):
+        if tensor in arrays or any(k.scatter for k in kernels_of):
             continue
         for channel in [*wanted.get(tensor, []), _usual_channel(tensor.shape)]:
             image = Image(tensor.shape, channel)

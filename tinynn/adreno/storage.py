@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinynn.adreno.layout import PITCH, TEXEL, Image, plan_images
+from tinynn.adreno.layout import PITCH, TEXEL, Image, plan_images, steering
 from tinynn.adreno.values import Lane, TexelWriter, Textures
 from tinynn.index import of, round_up
 from tinynn.ir import DType
@@ -21,14 +21,15 @@ View = tuple[int, int, int, str]
 class Storage:
     """Images and arrays of a program; a weight is converted once for every form it is read in.
 
-    images: which scratch tensors are images. views: image format of a stored tensor, as
-    program.Buffer has it.
+    images: which scratch tensors are images. arrays: tensors that are never read as one.
+    views: image format of a stored tensor, as program.Buffer has it.
     """
 
     def __init__(self, kernels: Sequence[Kernel], precision: str) -> None:
         self.precision = precision
         self.channel_type = DType.F16 if precision == "f16" else DType.F32
-        self.images = plan_images(kernels)
+        self.arrays = steering(kernels)
+        self.images = plan_images(kernels, self.arrays)
         self.views: dict[Tensor, View] = {}
         self._stored: dict[tuple[Tensor, Image], Tensor] = {}
 
@@ -75,7 +76,8 @@ class Arguments:
             if tensor in storage.images:
                 self.images[tensor] = storage.images[tensor]
         for load in loads:
-            if load.tensor.kind == "weight" and load.tensor not in self.images:
+            if load.tensor.kind == "weight" and not (
+                    load.tensor in self.images or load.tensor in storage.arrays):
                 image = _weight_image(load, lane)
                 if image is not None:
                     self.images[load.tensor] = image

@@ -61,6 +61,16 @@ def _channels_last(x: Node) -> Node:
     return ir.permute(x, (0, 2, 3, 1))
 
 
+def _positions(x: Node) -> Node:
+    """A table read at places beyond 1,024, where half has no room for whole numbers and a half."""
+    table = ir.const(np.random.default_rng(3).standard_normal(2100), DType.F32)
+    size = ir.sqrt(ir.mul(x, x))  # dear enough to be stored
+    across = ir.mul(size, ir.const(np.full((1, 256), 400.0), DType.F32))
+    down = ir.const(np.arange(64).reshape(64, 1) * 8 + 1100.25, DType.F32)
+    places = ir.add(ir.expand(across, (64, 256)), ir.expand(down, (64, 256)))
+    return ir.gather(table, ir.cast(places, DType.I32), 0)
+
+
 def families() -> Iterator[tuple[str, Graph]]:
     """What each family is chosen for, with sizes that leave tiles partly empty."""
     def graph(build: Callable[[Node], Node], *shape: int, dtype: DType = DType.F32) -> Graph:
@@ -87,6 +97,7 @@ def families() -> Iterator[tuple[str, Graph]]:
     yield "a sum per work-group", graph(
         lambda x: ir.reduce(ir.mul(_dense(x, 96), _dense(x, 96)), "sum", (1,)), 3, 8)
     yield "pooling", graph(lambda x: ir.reduce(_relu(_conv(x, 24, 1)), "sum", (2, 3)), 1, 4, 5, 7)
+    yield "positions", graph(_positions, 1, 256)
     yield "bytes", graph(lambda x: _conv(ir.cast(x, DType.F32), 8, 3), 1, 6, 8, 10, dtype=DType.U8)
 
 

@@ -1,0 +1,25 @@
+"""How good a trained network is on worlds that it has never seen."""
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from training.clips import HELD_OUT
+from training.loop import batches, on_device
+from training.metrics import figures, parsed
+from training.network import DrivingNetwork, run_clip
+from training.outputs import OUTPUTS
+
+
+def evaluate(network: DrivingNetwork, worlds: int = 500, workers: int = 2) -> dict[str, float]:
+    """All figures of `metrics` over the first `worlds` held-out worlds."""
+    network.eval()
+    said, truths = [], []
+    with torch.no_grad():
+        for batch in batches(range(HELD_OUT, HELD_OUT + worlds), 1, workers):
+            pictures, desire, traffic, truth = on_device(batch, "cpu")
+            outputs = run_clip(network, pictures, desire, traffic)
+            said.append(torch.cat([outputs[name] for name in OUTPUTS], 1).numpy())
+            truths.append({name: values.numpy() for name, values in truth.items()})
+    joined = {name: np.concatenate([row[name] for row in truths]) for name in truths[0]}
+    return figures(parsed(np.concatenate(said)), joined)

@@ -1,0 +1,104 @@
+"""What is minimised: negative logarithms of the likelihood of the truth.
+
+Truth that is not known is NaN and counts for nothing. Densities have one hypothesis, as outputs of
+the newest generation do, with a deviation learned for every value:
+
+    laplace   |e| / b + log(2 b)                       63 % of the errors lie within one b
+    normal    e^2 / (2 s^2) + log(s) + log(2 pi) / 2   68 % within one s
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from modeld.constants import DESIRE_LEN
+from training.network import DrivingNetwork, Head
+from training.outputs import TRUTHS
+
+# What a mean over the values of an output counts in the sum over outputs.
+WEIGHTS = {
+    "plan": 2.0, "lane_lines": 2.0, "road_edges": 0.5, "lead": 1.0, "pose": 1.0,
+    "wide_from_device_euler": 0.1, "road_transform": 0.2, "lane_lines_prob": 0.5, "lead_prob": 0.5,
+    "meta": 0.2, "desire_state": 0.2, "desire_pred": 0.1,
+}
+# A value that is always the same in the training world still gets a deviation of this much.
+LEAST_SCALE = 1e-3
+
+
+def laplace(error: Tensor, log_scale: Tensor) -> Tensor:
+    """Elementwise -log of the Laplace density of `error` with scale exp(log_scale)."""
+    return error.abs() * torch.exp(-log_scale) + log_scale + math.log(2)
+
+
+def normal(error: Tensor, log_scale: Tensor) -> Tensor:
+    """Elementwise -log of the normal density of `error` with deviation exp(log_scale)."""
+    scaled = error * torch.exp(-log_scale)
+    return 0.5 * scaled * scaled + log_scale + 0.5 * math.log(2 * math.pi)
+
+
+DENSITIES = {"laplace": laplace, "normal": normal}
+
+
+def output_loss(name: str, said: Tensor, truth: Tensor, scale: Tensor | None = None) -> Tensor:
+    """Mean loss of one output over the values that are known, a scalar; 0 if none is.
+
+    said: (N, width). truth: (N, *shape). scale: (count,) of a density, what is usual: errors count
+    in these units, which changes the loss by a constant alone and keeps outputs comparable.
+    """
+    kind = TRUTHS[name].kind
+    flat = truth.flatten(1)
+    known = ~flat.isnan()
+    target = torch.where(known, flat, torch.zeros_like(flat))
+    if kind in DENSITIES:
+        mean, log_scale = said.chunk(2, dim=1)
+        losses = DENSITIES[kind](target - mean, log_scale)
+        if scale is not None:
+            losses = losses - scale.log()
+    elif kind == "classes":
+        chances = functional.log_softmax(said.unflatten(1, (-1, DESIRE_LEN)), -1)
+        losses = -target * chances.flatten(1) * DESIRE_LEN  # a mean over classes becomes their sum
+    else:
+        logits = said[:, 1::2] if kind == "pairs" else said
+        losses = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    kept = torch.where(known, losses, torch.zeros_like(losses))
+    return kept.sum() / known.sum().clamp(min=1)
+
+
+def losses_of(network: DrivingNetwork, said: Mapping[str, Tensor],
+              truth: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Loss of every output, and their weighted sum as `total`."""
+    losses = {}
+    for name in TRUTHS:
+        head = head_of(network, name)
+        scale = head.scale if head.density else None
+        losses[name] = output_loss(name, said[name], truth[name], scale)
+    total = sum((WEIGHTS[name] * loss for name, loss in losses.items()), torch.zeros(()))
+    return losses | {"total": total}
+
+
+def head_of(network: DrivingNetwork, name: str) -> Head:
+    """The head that makes an output."""
+    heads: nn.ModuleDict = network.policy.heads if TRUTHS[name].temporal else network.heads
+    head = heads[name]
+    assert isinstance(head, Head)
+    return head
+
+
+def standardise(network: DrivingNetwork, truth: Mapping[str, Tensor]) -> None:
+    """Set the mean and scale of every density to those of the truth of some clips, (N, *shape)."""
+    for name in TRUTHS:
+        head = head_of(network, name)
+        if not head.density:
+            continue
+        flat = truth[name].flatten(1)
+        known = ~flat.isnan()
+        count = known.sum(0).clamp(min=1)
+        zero = torch.zeros_like(flat)
+        mean = torch.where(known, flat, zero).sum(0) / count
+        spread = torch.where(known, flat - mean, zero).square().sum(0) / count
+        head.mean.copy_(mean)
+        head.scale.copy_(spread.sqrt().clamp(min=LEAST_SCALE))

@@ -1,0 +1,26 @@
+"""Clips out of the procedural world: the contract's shapes, equal for equal seeds, no gaps."""
+import numpy as np
+
+from training.clips import desire_pulses, make_clip
+from training.outputs import TRUTHS
+
+
+def test_a_clip_has_the_shapes_of_the_contract_and_follows_from_its_seed() -> None:
+    clip, again = make_clip(5, 3), make_clip(5, 3)
+    assert clip.pictures.shape == (3, 2, 6, 128, 256)
+    assert clip.pictures.std() > 5
+    assert np.array_equal(clip.pictures, again.pictures)
+    for name, output in TRUTHS.items():
+        values = clip.truth[name]
+        assert values.shape == (3, *output.shape)
+        assert np.array_equal(values, again.truth[name], equal_nan=True)
+        if name not in ("lane_lines", "lead"):
+            assert np.isfinite(values).all(), name
+    assert not np.isfinite(clip.truth["lead"][clip.truth["lead_prob"] < 0.5]).any()
+
+
+def test_a_command_that_is_held_is_a_pulse_where_it_begins() -> None:
+    desire = np.zeros((6, 8), np.float32)
+    desire[:, 0] = 1
+    desire[2:5] = np.eye(8)[3]
+    assert np.argwhere(desire_pulses(desire)).tolist() == [[2, 3]]

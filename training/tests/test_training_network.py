@@ -1,0 +1,177 @@
+"""Losses against closed forms, the network's history against one run at a time, the export."""
+import math
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch (extra 'train') is not installed")
+
+import tinynn  # noqa: E402
+from modeld.contract import describe  # noqa: E402
+from training import loop  # noqa: E402
+from training.clips import Clip  # noqa: E402
+from training.export import onnx_model  # noqa: E402
+from training.losses import laplace, losses_of, normal, output_loss, standardise  # noqa: E402
+from training.network import DrivingNetwork, run_clip, windows  # noqa: E402
+from training.outputs import INPUTS, OUTPUTS, TRUTHS  # noqa: E402
+
+torch.set_num_threads(1)
+SIZE_LIMIT = 12_000_000  # bytes of the file
+MAC_LIMIT = 350_000_000
+
+
+@pytest.fixture(scope="module")
+def network() -> DrivingNetwork:
+    torch.manual_seed(1)
+    return DrivingNetwork().eval()
+
+
+def some_clip(seed: int, steps: int = 4) -> Clip:
+    """A clip of noise with truth that depends on the seed alone."""
+    random = np.random.RandomState(seed)
+    pictures = random.randint(0, 256, (steps, 2, 6, 128, 256)).astype(np.uint8)
+    desire = (random.uniform(size=(steps, 8)) > 0.9).astype(np.float32)
+    truth = {}
+    for name, output in TRUTHS.items():
+        values = random.normal(size=(steps, *output.shape))
+        if output.kind == "classes":
+            values = np.eye(8)[random.randint(0, 8, (steps, *output.shape[:-1]))]
+        elif output.kind in ("binary", "pairs"):
+            values = (values > 0).astype(float)
+        truth[name] = values.astype(np.float32)
+    return Clip(pictures, desire, np.array([1, 0], np.float32), truth)
+
+
+def test_densities_are_those_of_torch() -> None:
+    error, log_scale = torch.randn(50), torch.randn(50)
+    zero, scale = torch.zeros(50), log_scale.exp()
+    theirs = -torch.distributions.Laplace(zero, scale).log_prob(error)
+    assert torch.allclose(laplace(error, log_scale), theirs, atol=1e-5)
+    theirs = -torch.distributions.Normal(zero, scale).log_prob(error)
+    assert torch.allclose(normal(error, log_scale), theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize(("density", "best"), [(laplace, 1.0), (normal, math.sqrt(2.5))])
+def test_the_best_deviation_is_the_mean_absolute_or_square_error(density, best) -> None:  # type: ignore[no-untyped-def]
+    errors = torch.tensor([2.0, -1.0, 0.0, 1.0, -1.0, 1.0]) if density is laplace else (
+        torch.tensor([1.0, -2.0]))
+    grid = torch.linspace(0.2, 4.0, 3801)
+    total = density(errors[:, None], grid.log()[None]).mean(0)
+    assert float(grid[total.argmin()]) == pytest.approx(best, abs=2e-3)
+
+
+def test_what_is_not_known_counts_for_nothing() -> None:
+    truth = torch.tensor([[1.0, math.nan, 0.0]])
+    said = torch.zeros(1, 3, requires_grad=True)
+    loss = output_loss("lead_prob", said, truth)
+    assert float(loss.detach()) == pytest.approx(math.log(2))
+    loss.backward()
+    assert said.grad is not None and said.grad[0].tolist() == [-0.25, 0.0, 0.25]
+
+
+def test_classes_cost_their_cross_entropy() -> None:
+    truth = torch.eye(8)[[3]]
+    said = torch.zeros(1, 8)
+    assert float(output_loss("desire_state", said, truth)) == pytest.approx(math.log(8))
+
+
+def test_windows_end_with_their_row_and_begin_with_zeros() -> None:
+    rows = torch.arange(1.0, 4).reshape(1, 3, 1)
+    assert windows(rows)[:, -3:, 0].tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 3]]
+    assert not windows(rows)[:, :-3].any()
+
+
+def test_a_clip_is_what_single_runs_with_a_history_give(network: DrivingNetwork) -> None:
+    clip = some_clip(0, 3)
+    pictures, desire = torch.from_numpy(clip.pictures), torch.from_numpy(clip.desire)
+    traffic = torch.tensor([[1.0, 0.0]])
+    with torch.no_grad():
+        said = run_clip(network, pictures[None], desire[None], traffic)
+        features, pulses = torch.zeros(1, 24, 512), torch.zeros(1, 25, 8)
+        before = torch.zeros_like(pictures[0])
+        for step, now in enumerate(pictures):
+            pulses = torch.cat([pulses[:, 1:], desire[step].reshape(1, 1, 8)], 1)
+            views = [torch.cat([before[view], now[view]])[None] for view in (0, 1)]
+            whole = network(*views, features, pulses, traffic, torch.zeros(1, 2))
+            expected = torch.cat([said[name][step] for name in OUTPUTS])
+            assert torch.allclose(whole[0, :-2], expected, atol=1e-4)
+            hidden = said["hidden_state"][step].reshape(1, 1, 512)
+            features, before = torch.cat([features[:, 1:], hidden], 1), now
+
+
+def test_the_export_agrees_with_torch_and_its_artifact_with_onnxruntime(
+    network: DrivingNetwork, tmp_path: Path,
+) -> None:
+    model = onnx_model(network, {"trained_by": "nobody"})
+    data = model.SerializeToString()
+    assert len(data) <= SIZE_LIMIT
+    random = np.random.RandomState(0)
+    inputs = {name: (random.randint(0, 256, shape).astype(dtype) if dtype == "uint8"
+                     else random.normal(size=shape).astype(dtype))
+              for name, (dtype, shape) in INPUTS.items()}
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    theirs = session.run(None, inputs)[0]
+    with torch.no_grad():
+        ours = network(*map(torch.from_numpy, inputs.values())).numpy()
+    assert np.abs(theirs - ours).max() <= 1e-2 * np.abs(ours).max()  # weights in f16
+    (tmp_path / "model.onnx").write_bytes(data)
+    artifact = tinynn.compile(tmp_path / "model.onnx")
+    artifact.save(tmp_path / "model.tnn")
+    runner = tinynn.load(tmp_path / "model.tnn", trust=True)
+    assert {feed.name for feed in describe(runner).graphs[0].feeds} == set(INPUTS)
+    assert np.allclose(runner(inputs)["outputs"], theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_the_network_is_small(network: DrivingNetwork) -> None:
+    counted = [0]
+
+    def count(layer, _, out) -> None:  # type: ignore[no-untyped-def]
+        counted[0] += out.numel() * layer.weight[0].numel()
+
+    layers = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    with torch.no_grad():
+        network(*(torch.zeros(s, dtype=getattr(torch, d)) for d, s in INPUTS.values()))
+    for hook in hooks:
+        hook.remove()
+    assert counted[0] <= MAC_LIMIT
+
+
+def test_a_run_that_is_continued_is_the_run_that_was_not_broken_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loop, "make_clip", lambda seed, _: some_clip(seed, 2))
+    monkeypatch.setattr(loop, "STATISTICS_CLIPS", 2)
+
+    def train(folder: Path, hours: float = math.inf) -> loop.Training:
+        settings = loop.Settings(4, 1, warmup=1, workers=0, device="cpu", hours=hours)
+        training = loop.Training(folder, settings)
+        training.run(lambda _: None)
+        return training
+
+    whole = train(tmp_path / "whole")
+    for _ in range(4):
+        parts = train(tmp_path / "parts", hours=0.0)  # one step each
+    assert parts.clips == whole.clips == 4
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, parts.network.state_dict()[name]), name
+
+
+@pytest.mark.slow
+def test_one_clip_can_be_learned_by_heart() -> None:
+    torch.manual_seed(0)
+    network = DrivingNetwork()
+    clip = some_clip(0)
+    truth = {name: torch.from_numpy(values) for name, values in clip.truth.items()}
+    standardise(network, truth)
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+    batch = (torch.from_numpy(clip.pictures)[None], torch.from_numpy(clip.desire)[None],
+             torch.tensor([[1.0, 0.0]]), truth)
+    first = loop.step(network, optimizer, batch)["total"]
+    for _ in range(60):
+        last = loop.step(network, optimizer, batch)["total"]
+    said = run_clip(network, *batch[:3])
+    assert float(losses_of(network, said, truth)["total"].detach()) < first - 5
+    assert last < first - 5
