@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from modeld.camera_program import CAMERAS, KEY
 from modeld.constants import DESIRE_LEN, MODEL_HEIGHT, MODEL_WIDTH, PICTURE_SHAPE
 from modeld.contract import Feed, describe
 from modeld.contract import Graph as Fed
 from modeld.warp import LUMA_FROM_CHROMA, PLAIN_CHROMA
 from tinynn import Tensor, ir
 from tinynn.ir import DType, Graph
+from tinynn.program import TensorSpec
 
 FRAME_BYTES = 4 << 20  # room for NV12 frames up to 1928 x 1208 with padded rows
-CAMERAS = ("main", "extra")
 GEOMETRY = ("width", "height", "stride", "chroma_offset")
 SAMPLINGS = ("nearest", "bilinear")
 _FIXED_ONE = 32.0  # bilinear positions have five fractional bits
@@ -92,7 +93,7 @@ def compose(graphs: Sequence[Graph], sampling: str = "nearest",
         if "desired_curvature" in named and "curvature" in history:
             history["curvature"] = _pushed(history["curvature"], named["desired_curvature"][:1])
     changed = {name: queue for name, queue in history.items() if queue is not before[name]}
-    metadata = {**graphs[-1].metadata, "output_slices": slices, "camera_program": {
+    metadata = {**graphs[-1].metadata, "output_slices": slices, KEY: {
         "sampling": sampling, "frame_bytes": frame_bytes, "era": contract.era,
         "models": [graph.name for graph in graphs]}}
     return program.graph("_".join(graph.name for graph in graphs),
@@ -117,20 +118,13 @@ class _Bordered:
     """A graph as `contract.describe` wants to see a loaded model; it is only described."""
 
     def __init__(self, graph: Graph) -> None:
-        self.inputs = {name: _Spec(node.dtype.value, node.shape)
-                       for name, node in graph.inputs.items()}
-        self.outputs = {name: _Spec(node.dtype.value, node.shape)
-                        for name, node in graph.outputs.items()}
+        self.inputs, self.outputs = (
+            {name: TensorSpec(name, node.dtype.value, node.shape) for name, node in border.items()}
+            for border in (graph.inputs, graph.outputs))
         self.metadata = graph.metadata
 
     def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class _Spec:
-    dtype: str
-    shape: tuple[int, ...]
 
 
 class _Program:

@@ -16,16 +16,16 @@ import importlib.metadata
 import json
 import os
 import shutil
-import stat
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tinynn.machine import Machine
 from tinynn.render import toolchain
+from tinynn.runtime.host import cache_folder, usable
 
 MAX_NBYTES = 256 << 20  # of all entries of a kind; the ones not used for longest go first
 
@@ -53,27 +53,6 @@ def kept(kind: str, key: Sequence[Any] | None, make: Callable[[], bytes]) -> byt
         found = make()
         store(path, found)
     return found
-
-
-def cache_folder(env: Mapping[str, str] = os.environ) -> Path | None:
-    """$TINYDRIVE_CACHE (empty: no cache), else $XDG_CACHE_HOME/tinydrive or ~/.cache/tinydrive."""
-    if "TINYDRIVE_CACHE" in env:
-        return Path(env["TINYDRIVE_CACHE"]) if env["TINYDRIVE_CACHE"] else None
-    if os.path.isabs(env.get("XDG_CACHE_HOME", "")):
-        return Path(env["XDG_CACHE_HOME"]) / "tinydrive"
-    home = env.get("HOME") or os.path.expanduser("~")
-    return Path(home) / ".cache" / "tinydrive" if os.path.isabs(home) else None
-
-
-def usable(folder: Path) -> Path | None:
-    """The folder, made if need be, if it is ours alone to write; otherwise None."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        found = folder.stat()
-    except OSError:
-        return None
-    shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return None if shared or found.st_uid != os.geteuid() else folder
 
 
 def load(path: Path) -> bytes | None:

@@ -151,7 +151,7 @@ def _own_cost(node: Node) -> float:
 
 def _is_number(node: Node) -> bool:
     """Whether the node is one constant number, seen through views."""
-    while node.op in VIEWS and node.op is not Op.PAD:
+    while node.op in VIEWS and node.op is not Op.PAD:  # what is padded with is another number
         node = node.src[0]
     return node.op is Op.CONST and node.size == 1
 

@@ -1,6 +1,5 @@
 """msgq rings: the bytes in the file, readers that are overrun or evicted, whole processes."""
 
-import os
 import random
 import signal
 import struct
@@ -8,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,17 +19,6 @@ NAME = "carState"  # a ring of 250 KiB
 RING = 250 * 1024
 
 pytestmark = pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs /dev/shm")
-
-
-@pytest.fixture
-def msgq() -> Iterator[Bus]:
-    """Rings of our own; SIGUSR2 is blocked in this thread as it was before."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    bus = Bus.msgq(f"test-{os.getpid()}-{random.SystemRandom().getrandbits(32):x}")
-    yield bus
-    bus.remove()
-    signal.sigtimedwait({signal.SIGUSR2}, 0)
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def words(bus: Bus) -> list[int]:

@@ -3,12 +3,10 @@
 import ctypes
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -68,16 +66,6 @@ class Extra(ctypes.Structure):
 
 class Packet(ctypes.Structure):
     _fields_ = (("server_id", ctypes.c_uint64), ("idx", ctypes.c_size_t), ("extra", Extra))
-
-
-@pytest.fixture
-def msgq() -> Iterator[Bus]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    bus = Bus.msgq(f"test-{os.getpid()}-{random.SystemRandom().getrandbits(32):x}")
-    yield bus
-    bus.remove()
-    signal.sigtimedwait({signal.SIGUSR2}, 0)
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def picture(value: int, geometry: FrameGeometry = GEOMETRY) -> np.ndarray:

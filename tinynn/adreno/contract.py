@@ -20,9 +20,9 @@ import numpy as np
 
 from tinynn.adreno.cost import Counts
 from tinynn.adreno.layout import MOST_TEXELS, TEXEL, Image, lane_axis
-from tinynn.adreno.storage import Arguments, Storage
+from tinynn.adreno.storage import Arguments, Storage, image_times_constant
 from tinynn.adreno.values import Lane, TexelWriter, coordinates
-from tinynn.cost import points, product
+from tinynn.cost import points
 from tinynn.index import Axis, Within, ceil_div, of, round_up
 from tinynn.kernel import Compute, Kernel, Load, value_axes, values_of
 from tinynn.opencl.launch import Launch, declare_point, finish, widen
@@ -87,15 +87,9 @@ class Sum:
 
 def find_sum(kernel: Kernel, storage: Storage) -> Sum | None:
     """The parts of a sum of products over an image with constant weights; None for any other."""
-    factors = product(kernel)
-    if factors is None:
-        return None
-    for data, weights in (factors, factors[::-1]):
-        if (isinstance(data, Load) and isinstance(weights, Load) and is_constant(weights)
-                and data.tensor in storage.images):
-            total = _matched(kernel, storage, data, weights)
-            return total if total is not None and _fits(total, choose_tile(total)) else None
-    return None
+    factors = image_times_constant(kernel, storage)
+    total = _matched(kernel, storage, *factors) if factors is not None else None
+    return total if total is not None and _fits(total, choose_tile(total)) else None
 
 
 def _fits(total: Sum, tile: Tile) -> bool:

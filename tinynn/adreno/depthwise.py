@@ -14,14 +14,14 @@ import numpy as np
 from tinynn.adreno.contract import column_axis, weights_below
 from tinynn.adreno.cost import Counts
 from tinynn.adreno.layout import TEXEL, Image
-from tinynn.adreno.storage import Arguments, Storage
+from tinynn.adreno.storage import Arguments, Storage, image_times_constant
 from tinynn.adreno.values import Lane, TexelWriter, coordinates
-from tinynn.cost import points, product
+from tinynn.cost import points
 from tinynn.index import Axis, Within, ceil_div, of
 from tinynn.kernel import Compute, Kernel, Load, value_axes
 from tinynn.opencl.launch import Launch, declare_point, finish, grid, group_shape, open_grid, widen
 from tinynn.opencl.values import Block
-from tinynn.pack import evaluate, is_constant
+from tinynn.pack import evaluate
 
 Array = np.ndarray[Any, Any]
 
@@ -59,14 +59,8 @@ class Window:
 
 def find_window(kernel: Kernel, storage: Storage) -> Window | None:
     """The parts of a sum over windows of single channels; None for any other kernel."""
-    factors = product(kernel)
-    if factors is None:
-        return None
-    for data, weights in (factors, factors[::-1]):
-        if (isinstance(data, Load) and isinstance(weights, Load) and is_constant(weights)
-                and data.tensor in storage.images):
-            return _matched(kernel, storage, data, weights)
-    return None
+    factors = image_times_constant(kernel, storage)
+    return _matched(kernel, storage, *factors) if factors is not None else None
 
 
 def _matched(kernel: Kernel, storage: Storage, data: Load, weights: Load) -> Window | None:

@@ -8,11 +8,13 @@ import numpy as np
 
 from tinynn.adreno.layout import PITCH, TEXEL, Image, plan_images, steering
 from tinynn.adreno.values import Lane, TexelWriter, Textures
+from tinynn.cost import product
 from tinynn.index import of, round_up
 from tinynn.ir import DType
 from tinynn.kernel import Kernel, Load, Tensor
 from tinynn.opencl.launch import NAME, store
 from tinynn.opencl.values import STORAGE, Block, index_text
+from tinynn.pack import is_constant
 
 Array = np.ndarray[Any, Any]
 View = tuple[int, int, int, str]
@@ -76,11 +78,11 @@ class Arguments:
             if tensor in storage.images:
                 self.images[tensor] = storage.images[tensor]
         for load in loads:
-            if load.tensor.kind == "weight" and not (
-                    load.tensor in self.images or load.tensor in storage.arrays):
-                image = _weight_image(load, lane)
-                if image is not None:
-                    self.images[load.tensor] = image
+            if load.tensor in self.images or load.tensor in storage.arrays:
+                continue
+            image = _weight_image(load, lane)
+            if image is not None:
+                self.images[load.tensor] = image
         logical = dict.fromkeys([kernel.tensor, *(v.tensor for v in loads)])
         stored = [storage.stored(t, self.images.get(t)) for t in logical]
         self.tensors = (*stored, *packed)
@@ -121,9 +123,21 @@ class Arguments:
         block.add(f"WRITE(out, {index_text(x)}, {index_text(image.row(index))}, {value});")
 
 
+def image_times_constant(kernel: Kernel, storage: Storage) -> tuple[Load, Load] | None:
+    """What a sum of products multiplies, if that is an image and constant weights."""
+    factors = product(kernel)
+    if factors is None:
+        return None
+    for data, weights in (factors, factors[::-1]):
+        if (isinstance(data, Load) and isinstance(weights, Load) and is_constant(weights)
+                and data.tensor in storage.images):
+            return data, weights
+    return None
+
+
 def _weight_image(load: Load, lane: Lane | None) -> Image | None:
     """The image in which a weight is read by texel along the lane, if it can be."""
-    if lane is None or load.dtype is not DType.F32:
+    if load.tensor.kind != "weight" or lane is None or load.dtype is not DType.F32:
         return None
     for dim, expr in enumerate(load.index):
         if expr == of(lane.axis):

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from tinynn.index import Axis, Expr, Quotient, Remainder, RunTime, Within
+from tinynn.index import Expr, RunTime, Within
 from tinynn.ir import DType, Op
 from tinynn.kernel import Compute, Guard, Literal, Load, Reduction, Tensor, Value
+from tinynn.render.lines import Block, index_text
 
 # Type in memory, and type of a variable.
 STORAGE = {
@@ -131,52 +132,9 @@ OPERATIONS: dict[Op, Callable[..., str]] = {
 }
 
 
-def index_text(expr: Expr) -> str:
-    """An index expression in C; axes and run-time indices are variables of their names."""
-    parts = [(_factor(atom, factor), factor < 0) for atom, factor in expr.terms]
-    if expr.const or not parts:
-        parts.append((str(abs(expr.const)), expr.const < 0))
-    text = ("-" if parts[0][1] else "") + parts[0][0]
-    return text + "".join(f" {'-' if negative else '+'} {part}" for part, negative in parts[1:])
-
-
-def _factor(atom: Axis | Quotient | Remainder | RunTime, factor: int) -> str:
-    if isinstance(atom, Axis | RunTime):
-        text = atom.name
-    else:
-        sign = "/" if isinstance(atom, Quotient) else "%"
-        text = f"({index_text(atom.dividend)}) {sign} {atom.divisor}"
-        text = f"({text})" if abs(factor) != 1 or sign == "%" else text
-    return text if abs(factor) == 1 else f"{text} * {abs(factor)}"
-
-
 def condition_text(when: Sequence[Within]) -> str:
     """All conditions; one unsigned comparison each."""
     return " && ".join(f"(uint64_t)({index_text(w.expr)}) < {w.size}" for w in when)
-
-
-class Block:
-    """Lines of C with indentation."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.depth = 1
-
-    def add(self, line: str) -> None:
-        self.lines.append("    " * self.depth + line)
-
-    def open(self, line: str) -> None:
-        self.add(line + " {")
-        self.depth += 1
-
-    def close(self, count: int = 1) -> None:
-        for _ in range(count):
-            self.depth -= 1
-            self.add("}")
-
-    def loop(self, axis: Axis) -> None:
-        """Open the loop over an axis."""
-        self.open(f"for (int64_t {axis.name} = 0; {axis.name} < {axis.size}; ++{axis.name})")
 
 
 class Scope:

@@ -15,8 +15,8 @@ from tinynn.runtime.layout import DTYPES, MEMORY_ALIGN, ArtifactError
 from tinynn.runtime.manifest import Target, nbytes_of
 from tinynn.runtime.native import STEP, Library
 from tinynn.runtime.reader import Source
+from tinynn.runtime.weights import fill_weights
 
-_RELEASE_NBYTES = 1 << 20
 _BIND_NBYTES = 1 << 16  # from here on an input is read where it lies; below, copying is as quick
 
 
@@ -49,7 +49,8 @@ class CpuEngine:
         self._finite = {name: np.empty(self._specs["output", name].shape, np.bool_)
                         for name in self._carry.values()}
         self._areas = {"arena": _allocate(target.arena_nbytes),
-                       "weight": _load_weights(source, target)}
+                       "weight": _allocate(target.weights_nbytes)}
+        fill_weights(self._areas["weight"], source, target)
         library = Library(source.code(target.code), self._name)
         # Without close() the threads end when the engine is collected.
         self._close = weakref.finalize(self, library.close)
@@ -136,19 +137,3 @@ def _allocate(nbytes: int) -> Array:
 
 def _typed(area: Array, spec: TensorSpec) -> Array:
     return area.view(DTYPES[spec.dtype]).reshape(spec.shape)
-
-
-def _load_weights(source: Source, target: Target) -> Array:
-    """The weights area: every weight at its buffer's offset, widened to its buffer's dtype."""
-    area = _allocate(target.weights_nbytes)
-    blob = source.blob(target.weights)
-    for entry in target.table:
-        buffer = target.buffers[entry.buffer]
-        nbytes = nbytes_of(entry.storage, buffer.shape)
-        stored = np.frombuffer(blob[entry.offset:entry.offset + nbytes], DTYPES[entry.storage])
-        place = area[buffer.offset:buffer.offset + buffer.nbytes]
-        np.copyto(place.view(DTYPES[buffer.dtype]), stored)
-        # File and widened weights together would be the process's peak of memory.
-        if nbytes > _RELEASE_NBYTES:
-            source.release_pages()
-    return area

@@ -1,9 +1,10 @@
-"""What this machine can run."""
+"""What this machine can run, and where it keeps things between runs."""
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Collection
+import stat
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 # Features that each x86-64 level of the psABI adds, and instructions beyond them, as Linux names
@@ -58,3 +59,24 @@ def cores_available() -> int:
 def memory_nbytes() -> int:
     """Physical memory of this machine in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def cache_folder(env: Mapping[str, str] = os.environ) -> Path | None:
+    """$TINYDRIVE_CACHE (empty: no cache), else $XDG_CACHE_HOME/tinydrive or ~/.cache/tinydrive."""
+    if "TINYDRIVE_CACHE" in env:
+        return Path(env["TINYDRIVE_CACHE"]) if env["TINYDRIVE_CACHE"] else None
+    if os.path.isabs(env.get("XDG_CACHE_HOME", "")):
+        return Path(env["XDG_CACHE_HOME"]) / "tinydrive"
+    home = env.get("HOME") or os.path.expanduser("~")
+    return Path(home) / ".cache" / "tinydrive" if os.path.isabs(home) else None
+
+
+def usable(folder: Path) -> Path | None:
+    """The folder, made if need be, if it is ours alone to write; otherwise None."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = folder.stat()
+    except OSError:
+        return None
+    shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return None if shared or found.st_uid != os.geteuid() else folder

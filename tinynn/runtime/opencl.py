@@ -25,6 +25,7 @@ from tinynn.runtime.opencl_device import (
 )
 from tinynn.runtime.opencl_launch import Copy, Launch, PythonLoop, sequencer
 from tinynn.runtime.reader import Source
+from tinynn.runtime.weights import fill_weights
 
 _PART_ALIGN = 512  # bytes; where the compiler places parts, and we place inputs and outputs
 _SMALL_NBYTES = 1 << 16  # inputs up to this size share one buffer and one write
@@ -119,13 +120,7 @@ class OpenCLEngine:
         """Widen every weight to its buffer's dtype and upload all of them at once."""
         target = self._target
         area = np.zeros(max(_PART_ALIGN, target.weights_nbytes), np.uint8)
-        blob = source.blob(target.weights)
-        for entry in target.table:
-            buffer = target.buffers[entry.buffer]
-            nbytes = nbytes_of(entry.storage, buffer.shape)
-            stored = np.frombuffer(blob[entry.offset:entry.offset + nbytes], DTYPES[entry.storage])
-            place = area[buffer.offset:buffer.offset + buffer.nbytes]
-            np.copyto(place.view(DTYPES[buffer.dtype]), stored)
+        fill_weights(area, source, target)
         self._cl.enqueue_copy(self._queue, self._areas["weight"], area)
         self._weights = area
 

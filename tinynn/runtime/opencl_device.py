@@ -12,14 +12,13 @@ import importlib.util
 import json
 import logging
 import os
-import stat
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tinynn.runtime.host import cache_folder, usable
 from tinynn.runtime.layout import ArtifactError
 
 # pyopencl keeps a cache of its own, which unpickles what it finds.
@@ -80,7 +79,8 @@ def build_program(context: Any, device: Any, source: str) -> Any:
     """The program, from the cache if it is there. Raises ArtifactError with the driver's words."""
     import pyopencl as cl
 
-    folder = cache_folder()
+    home = cache_folder()
+    folder = usable(home / "opencl") if home is not None else None
     driver = f"{device.platform.version} / {device.driver_version}"
     key = hashlib.sha256("\0".join([source, BUILD_OPTIONS, device.platform.name, device.name])
                          .encode()).hexdigest()
@@ -141,25 +141,6 @@ def images_can_be_views(context: Any, device: Any, queue: Any) -> bool:
                     error)
         return False
     return bool(seen[1024 + 4] == 3.0)
-
-
-def cache_folder(env: Mapping[str, str] = os.environ) -> Path | None:
-    """$TINYDRIVE_CACHE (empty: no cache), else tinydrive/ in $XDG_CACHE_HOME or ~/.cache; there
-    opencl/. None if it cannot be made or is not ours alone to write."""
-    home = env.get("TINYDRIVE_CACHE")
-    if home is None:
-        base = env.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-        home = os.path.join(base, "tinydrive")
-    if not os.path.isabs(home):
-        return None
-    folder = Path(home) / "opencl"
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        found = folder.stat()
-    except OSError:
-        return None
-    shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return None if shared or found.st_uid != os.geteuid() else folder
 
 
 def _pack(binary: bytes, driver: str) -> bytes:
