@@ -33,6 +33,7 @@ DT = 1 / FRAMES_PER_SECOND
 NARROW, WIDE = (512, 256, 910.0, 256.0, 47.6), (512, 256, 455.0, 256.0, 151.8)
 NOSE = 2.0  # m from the camera to the front of our car
 ASTRAY = 0.9  # m off the lane's centre at which a person would take over
+NEAR = 50.0  # m of road to either side in which we are looked for
 Array = np.ndarray
 
 
@@ -88,6 +89,8 @@ class Episode:
         self.time, self.frame_number, self.seed = 0.0, 0, seed
         self.painters = [self._painter(view, second) for second, view in enumerate(views)]
         self.previous: dict[int, tuple[int, Array]] = {}  # view -> frame number, picture
+        # About where we are, m: given by callers whose road is long enough to cross itself.
+        self.near: float | None = None
         self.ribbon = np.stack([np.stack([r.centre, r.half], -1) for r in self.road.ribbons])
         self.paint = np.array([(*r.colour, r.opacity, r.dash, r.period, r.phase, r.wear)
                                for r in self.road.ribbons], np.float32)
@@ -112,8 +115,9 @@ class Episode:
 
     # -- the open loop
 
-    def frames(self, every: int = 1) -> Iterator[Frame]:
-        """Drive with disturbances and recoveries for `seconds`; draw each `every`-th frame only."""
+    def frames(self, every: int = 1, start: int = 0) -> Iterator[Frame]:
+        """Drive with disturbances and recoveries for `seconds`; draw each `every`-th frame only,
+        from frame `start` on."""
         random = self.random
         station, offset = 0.0, self.target.after + random.normal(0, 0.25)
         drift, push, push_until = 0.0, 0.0, 0.0
@@ -138,7 +142,7 @@ class Episode:
             forecast = driver.speed_plan(self.road, self.limits, station, speed, lead)
             acceleration = float(forecast[2][0])
             ego = self._ego(station, offset, speed, drift, acceleration, pull)
-            if number % every == 0:
+            if number >= start and (number - start) % every == 0:
                 yield self.observe(ego)
             self.advance(ego)
             curvature = float(self.road.line.curvature_at(np.array(station)))
@@ -163,7 +167,11 @@ class Episode:
 
     def start(self) -> EgoState:
         """Our car in the middle of its lane."""
-        return self._ego(0.0, self.target.after, float(self.limits[30]) * 0.9, 0.0, 0.0, 0.0)
+        return self.centred(0.0, float(self.limits[30]) * 0.9)
+
+    def centred(self, station: float, speed: float) -> EgoState:
+        """Our car in the middle of its lane at a station (m) and speed (m/s)."""
+        return self._ego(station, self.target.after, speed, 0.0, 0.0, 0.0)
 
     def command(self, side: int) -> bool:
         """Ask for a lane change to the left (-1) or right (1); False if there is no such lane."""
@@ -178,6 +186,8 @@ class Episode:
         """Station, metres right of the road's centreline, metres right of the lane's centre."""
         line = self.road.line
         gap = np.hypot(line.x - ego.x, line.y - ego.y)
+        if self.near is not None:
+            gap[np.abs(line.stations - self.near) > NEAR] = np.inf
         i = int(gap.argmin())
         sin, cos = math.sin(line.heading[i]), math.cos(line.heading[i])
         north, east = ego.x - line.x[i], ego.y - line.y[i]
@@ -198,7 +208,7 @@ class Episode:
         station, across, _ = self.offset(ego)
         here = self._here(ego, station)
         packed = [self._pack(i, *planes) for i, planes in enumerate(self._pictures(here))]
-        desire = self._desires(self.time)
+        desire = self.desires(self.time)
         return Frame(self.time, packed[0], packed[-1], self._truth(ego, here, across), desire,
                      np.array([1, 0], np.float32), ego)
 
@@ -211,8 +221,8 @@ class Episode:
 
     # -- truth
 
-    def _desires(self, time: float) -> Array:
-        """(8,) float32, one of which is 1."""
+    def desires(self, time: float) -> Array:
+        """What is asked of the driver at a time up to now, (8,) float32, one of which is 1."""
         desires = np.zeros(8, np.float32)
         left = self.target.after < self.target.before
         change = labels.LANE_CHANGE_LEFT if left else labels.LANE_CHANGE_RIGHT
@@ -250,7 +260,7 @@ class Episode:
                            traffic.acceleration[i]) if seen
                           else (here.station + labels.LEAD_RANGE, across, ego.speed, 0.0)))
         bend = float(labels.slope_at(road, s + 1) - labels.slope_at(road, s - 1)) / 2
-        desires = np.stack([self._desires(self.time + t) for t in (2, 4, 6, 8)])
+        desires = np.stack([self.desires(self.time + t) for t in (2, 4, 6, 8)])
         astray = abs(across - float(self.target.at(np.array(self.time))[0])) > ASTRAY
         values = {
             "plan": plan, "lane_lines": lines, "lane_line_probs": line_probs, "road_edges": edges,
@@ -260,7 +270,7 @@ class Episode:
                 ego.speed * here.residual @ (0, bend, ego.curvature)]),
             "wide_from_device_euler": self.looks.wide_euler,
             "road_transform": np.array([0, 0, here.height, *euler_of(here.residual)]),
-            "desire_state": self._desires(self.time), "desire_pred": desires,
+            "desire_state": self.desires(self.time), "desire_pred": desires,
             "meta": labels.meta_truth(plan, astray, desires),
             "curvature": plan[0, 14] / max(ego.speed, 0.5), "acceleration": plan[0, 6],
         }  # fmt: skip

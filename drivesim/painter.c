@@ -81,100 +81,190 @@ static inline float painted_until(float s, float dash, float period) {
     return whole * dash + least(s - whole * period, dash);
 }
 
-static void ground_colour(float x, float y, const View *view, const Ground *ground,
-                          const Light *light, const float *noise, float *colour) {
-    float place = least(x / ground->road_step, ground->roads - 1.01f);
-    int cell = (int)place;
-    float part = place - cell, at[5];
-    const float *row = ground->road + 5 * cell;
-    for (int i = 0; i < 5; i++) at[i] = row[i] + part * (row[i + 5] - row[i]);
-    // From the centreline straight across, the nearest point follows to second order.
-    float gap = y - at[0], ahead = gap * at[2], aside = gap * at[3];
-    float stretch = clamp(1 - at[4] * aside, 0.3f, 3);
-    float station = at[1] + ahead / stretch;
-    float across = aside - 0.5f * at[4] * ahead * ahead / stretch;
+// A stretch of a row, a value per pixel; loops over its pixels become vector instructions. Before
+// loops whose tables a compiler cannot tell from what they write: no turn depends on another.
+#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+enum { STRIP = 64 };
+typedef struct {
+    float x[STRIP], y[STRIP];              // where the ray meets the ground, m
+    float across[STRIP], station[STRIP];   // the same on the road
+    float index[STRIP];                    // into the ribbons' tables
+    float length[STRIP], foot[STRIP];      // of the pixel's footprint along and across the road
+    float fine[STRIP], tone[STRIP], wear[STRIP];
+    float red[STRIP], green[STRIP], blue[STRIP];
+} Strip;
 
-    float distance = root(x * x + y * y);
-    float wide = distance * view->per_pixel;
-    float length = wide * least(distance / ground->camera_height, 60);
-    float slant = at[2] - at[3] * y / x;
-    float foot = wide + (slant < 0 ? -slant : slant) * length;
+// Fills everything but x and y; colours are those of the grass.
+static void ground_beside(Strip *s, int n, const View *view, const Ground *ground,
+                          const Light *light, const float *noise) {
+    INDEPENDENT
+    for (int i = 0; i < n; i++) {
+        float x = s->x[i], y = s->y[i];
+        float place = least(x / ground->road_step, ground->roads - 1.01f);
+        int cell = (int)place;
+        float part = place - cell, at[5];
+        const float *row = ground->road + 5 * cell;
+        for (int j = 0; j < 5; j++) at[j] = row[j] + part * (row[j + 5] - row[j]);
+        // From the centreline straight across, the nearest point follows to second order.
+        float gap = y - at[0], ahead = gap * at[2], aside = gap * at[3];
+        float stretch = clamp(1 - at[4] * aside, 0.3f, 3);
+        float station = at[1] + ahead / stretch;
+        s->station[i] = station;
+        s->across[i] = aside - 0.5f * at[4] * ahead * ahead / stretch;
 
-    float fine = noise_at(noise, station * 3, across * 6) / (1 + 3 * length);
-    float coarse = noise_at(noise, station * 0.11f + 31, across * 0.6f + 7) / (1 + 0.1f * length);
-    float tone = 1 + light->texture * (fine + 1.5f * coarse);
-    for (int i = 0; i < 3; i++) colour[i] = light->grass[i] * (tone + 0.5f * (tone - 1));
+        float distance = root(x * x + y * y);
+        float wide = distance * view->per_pixel;
+        float length = wide * least(distance / ground->camera_height, 60);
+        float slant = at[2] - at[3] * y / x;
+        s->length[i] = length;
+        s->foot[i] = wide + (slant < 0 ? -slant : slant) * length;
 
-    float index = clamp((station - ground->first_station) / ground->station_step, 0,
-                        ground->stations - 1.01f);
-    int near = (int)index;
-    float rest = index - near;
-    for (int k = 0; k < ground->ribbons; k++) {
-        const float *r = ground->ribbon + 2 * (k * ground->stations + near);
-        float half = r[1] + rest * (r[3] - r[1]);
-        float away = across - (r[0] + rest * (r[2] - r[0]));
-        float low = away - 0.5f * foot, high = away + 0.5f * foot;
-        if (half <= 0 || low >= half || high <= -half) continue;
-        const float *p = ground->paint + 8 * k;
-        float share = p[3] * ((high > half ? half : high) - (low < -half ? -half : low)) / foot;
-        if (p[5] > 0) {
-            float from = station - p[6] - 0.5f * length;
-            share *= clamp((painted_until(from + length, p[4], p[5]) -
-                            painted_until(from, p[4], p[5])) / length, 0, 1);
-        }
-        share *= clamp(1 - p[7] * (0.7f + 0.8f * fine + 0.8f * coarse), 0, 1);
-        for (int i = 0; i < 3; i++) colour[i] += share * (p[i] * tone - colour[i]);
+        float fine = noise_at(noise, station * 3, s->across[i] * 6) / (1 + 3 * length);
+        float coarse = noise_at(noise, station * 0.11f + 31, s->across[i] * 0.6f + 7)
+                     / (1 + 0.1f * length);
+        float tone = 1 + light->texture * (fine + 1.5f * coarse);
+        s->tone[i] = tone;
+        s->wear[i] = 0.7f + 0.8f * fine + 0.8f * coarse;
+        s->red[i] = light->grass[0] * (tone + 0.5f * (tone - 1));
+        s->green[i] = light->grass[1] * (tone + 0.5f * (tone - 1));
+        s->blue[i] = light->grass[2] * (tone + 0.5f * (tone - 1));
+        s->index[i] = clamp((station - ground->first_station) / ground->station_step, 0,
+                            ground->stations - 1.01f);
     }
-    float shine = lit(x, y, light), fog = haze_share(distance, light);
-    for (int i = 0; i < 3; i++) colour[i] = colour[i] * shine * (1 - fog) + light->haze[i] * fog;
 }
 
-static void sky_colour(const float *ray, const Light *light, const float *noise, float *colour) {
-    float flat = root(ray[0] * ray[0] + ray[1] * ray[1]);
-    float length = root(flat * flat + ray[2] * ray[2]);
-    float up = -ray[2] / flat;
-    float north = (ray[0] * light->north - ray[1] * light->east) / flat;
-    float east = (ray[0] * light->east + ray[1] * light->north) / flat;
-    float height = root(clamp(up * 1.4f, 0, 1));
-    float towards = (ray[0] * light->sun[0] + ray[1] * light->sun[1] + ray[2] * light->sun[2]) / length;
-    float glow = light->sun_power / (1 + 400 * (1 - towards));
-    float plane = 14 / (clamp(up, 0, 9) + 0.09f);
-    float cover = noise_at(noise, plane * north, plane * east)
-                + 0.5f * noise_at(noise, 2.7f * plane * north, 2.7f * plane * east);
-    cover = light->cloud * clamp(0.5f + 0.6f * cover, 0, 1) * clamp(up * 9, 0, 1);
-    float hill = 0.012f + 0.010f * noise_at(noise, 40 * north + 90, 40 * east + 50)
-               + 0.003f * noise_at(noise, 300 * north, 300 * east);
-    float inside = clamp((hill - up) * 400, 0, 1);
-    for (int i = 0; i < 3; i++) {
-        float blue = light->haze[i] + (light->zenith[i] - light->haze[i]) * height + 255 * glow;
-        float white = 1.04f * light->haze[i];
-        float sky = blue + (white - blue) * cover;
-        colour[i] = sky + (0.82f * light->haze[i] - sky) * inside;
+// How much of each pixel ribbon k covers, before its dashes, into `share`; 0 if it is not here.
+static int ribbon_share(const Strip *s, int n, const Ground *ground, int k, float *share) {
+    const float *ribbon = ground->ribbon + 2 * k * ground->stations;
+    const float opacity = ground->paint[8 * k + 3];
+    int seen = 0;
+    for (int i = 0; i < n; i++) {
+        int near = (int)s->index[i];
+        float rest = s->index[i] - near;
+        const float *r = ribbon + 2 * near;
+        float half = r[1] + rest * (r[3] - r[1]);
+        float away = s->across[i] - (r[0] + rest * (r[2] - r[0]));
+        float foot = s->foot[i];
+        float low = away - 0.5f * foot, high = away + 0.5f * foot;
+        float covered = opacity * ((high > half ? half : high) - (low < -half ? -half : low)) / foot;
+        int here = half > 0 && low < half && high > -half;
+        share[i] = here ? covered : 0;
+        seen |= here;
+    }
+    return seen;
+}
+
+static void paint_ribbons(Strip *s, int n, const Ground *ground) {
+    float share[STRIP];
+    for (int k = 0; k < ground->ribbons; k++) {
+        if (!ribbon_share(s, n, ground, k, share)) continue;
+        const float *p = ground->paint + 8 * k;
+        const float dash = p[4], period = p[5], phase = p[6], worn = p[7];
+        if (period > 0)
+            for (int i = 0; i < n; i++) {
+                float length = s->length[i], from = s->station[i] - phase - 0.5f * length;
+                share[i] *= clamp((painted_until(from + length, dash, period) -
+                                   painted_until(from, dash, period)) / length, 0, 1);
+            }
+        for (int i = 0; i < n; i++) {
+            float part = share[i] * clamp(1 - worn * s->wear[i], 0, 1);
+            s->red[i] += part * (p[0] * s->tone[i] - s->red[i]);
+            s->green[i] += part * (p[1] * s->tone[i] - s->green[i]);
+            s->blue[i] += part * (p[2] * s->tone[i] - s->blue[i]);
+        }
+    }
+}
+
+// Light and haze over the strip's colours.
+static void light_ground(Strip *s, int n, const Light *light) {
+    for (int i = 0; i < n; i++) {
+        float x = s->x[i], y = s->y[i];
+        float shine = lit(x, y, light), fog = haze_share(root(x * x + y * y), light);
+        s->red[i] = s->red[i] * shine * (1 - fog) + light->haze[0] * fog;
+        s->green[i] = s->green[i] * shine * (1 - fog) + light->haze[1] * fog;
+        s->blue[i] = s->blue[i] * shine * (1 - fog) + light->haze[2] * fog;
+    }
+}
+
+// x and y of the strip are the direction, down its part along z.
+static void paint_sky(Strip *s, const float *down, int n, const Light *light, const float *noise) {
+    for (int i = 0; i < n; i++) {
+        float x = s->x[i], y = s->y[i], z = down[i];
+        float flat = root(x * x + y * y);
+        float length = root(flat * flat + z * z);
+        float up = -z / flat;
+        float north = (x * light->north - y * light->east) / flat;
+        float east = (x * light->east + y * light->north) / flat;
+        float height = root(clamp(up * 1.4f, 0, 1));
+        float towards = (x * light->sun[0] + y * light->sun[1] + z * light->sun[2]) / length;
+        float glow = light->sun_power / (1 + 400 * (1 - towards));
+        float plane = 14 / (clamp(up, 0, 9) + 0.09f);
+        float cover = noise_at(noise, plane * north, plane * east)
+                    + 0.5f * noise_at(noise, 2.7f * plane * north, 2.7f * plane * east);
+        cover = light->cloud * clamp(0.5f + 0.6f * cover, 0, 1) * clamp(up * 9, 0, 1);
+        float hill = 0.012f + 0.010f * noise_at(noise, 40 * north + 90, 40 * east + 50)
+                   + 0.003f * noise_at(noise, 300 * north, 300 * east);
+        float inside = clamp((hill - up) * 400, 0, 1);
+        float colour[3];
+        for (int j = 0; j < 3; j++) {
+            float clear = light->haze[j] + (light->zenith[j] - light->haze[j]) * height + 255 * glow;
+            float white = 1.04f * light->haze[j];
+            float sky = clear + (white - clear) * cover;
+            colour[j] = sky + (0.82f * light->haze[j] - sky) * inside;
+        }
+        s->red[i] = colour[0], s->green[i] = colour[1], s->blue[i] = colour[2];
+    }
+}
+
+// Pixels u to u + n of row v.
+static void paint_strip(int u, int v, int n, const View *view, const Ground *ground,
+                        const Light *light, const float *noise, float *picture, float *depth) {
+    float offset = ground->camera_height / ground->far - ground->slope_end;
+    float ahead[STRIP], aside[STRIP], down[STRIP];
+    const float *m = view->ray;
+    int lands = 0; // pixels that see ground
+    for (int i = 0; i < n; i++) {
+        ahead[i] = m[0] * (u + i) + m[1] * v + m[2];
+        aside[i] = m[3] * (u + i) + m[4] * v + m[5];
+        down[i] = m[6] * (u + i) + m[7] * v + m[8];
+        float slope = down[i] / ahead[i];
+        lands += slope > ground->slope_end;
+    }
+    Strip sky, land;
+    if (lands < n) {
+        for (int i = 0; i < n; i++) sky.x[i] = ahead[i], sky.y[i] = aside[i];
+        paint_sky(&sky, down, n, light, noise);
+    }
+    if (lands) {
+        INDEPENDENT
+        for (int i = 0; i < n; i++) {
+            float slope = down[i] / ahead[i];
+            float steep = slope > ground->slope_end ? slope : ground->slope_end;
+            float place = least(1 / ((steep + offset) * ground->hit_step), ground->hits - 1.01f);
+            int cell = (int)place;
+            land.x[i] = ground->hit[cell] + (place - cell) * (ground->hit[cell + 1] - ground->hit[cell]);
+            land.y[i] = land.x[i] * aside[i] / ahead[i];
+        }
+        ground_beside(&land, n, view, ground, light, noise);
+        paint_ribbons(&land, n, ground);
+        light_ground(&land, n, light);
+    }
+    for (int i = 0; i < n; i++) {
+        int ground_here = down[i] / ahead[i] > ground->slope_end;
+        const Strip *s = ground_here ? &land : &sky;
+        float *colour = picture + 3 * (v * view->width + u + i);
+        colour[0] = s->red[i], colour[1] = s->green[i], colour[2] = s->blue[i];
+        depth[v * view->width + u + i] = ground_here ? land.x[i] : 1e9f;
     }
 }
 
 // picture: (height, width, 3). depth: (height, width) forward distance of the ground, m.
 EXPORT void paint_ground(const View *view, const Ground *ground, const Light *light, const float *noise,
                   float *picture, float *depth) {
-    float offset = ground->camera_height / ground->far - ground->slope_end;
     for (int v = 0; v < view->height; v++)
-        for (int u = 0; u < view->width; u++) {
-            float ray[3];
-            for (int i = 0; i < 3; i++)
-                ray[i] = view->ray[3 * i] * u + view->ray[3 * i + 1] * v + view->ray[3 * i + 2];
-            float *colour = picture + 3 * (v * view->width + u);
-            float *there = depth + v * view->width + u;
-            float slope = ray[2] / ray[0];
-            if (slope <= ground->slope_end) {
-                sky_colour(ray, light, noise, colour);
-                *there = 1e9f;
-                continue;
-            }
-            float place = least(1 / ((slope + offset) * ground->hit_step), ground->hits - 1.01f);
-            int cell = (int)place;
-            float x = ground->hit[cell] + (place - cell) * (ground->hit[cell + 1] - ground->hit[cell]);
-            *there = x;
-            ground_colour(x, x * ray[1] / ray[0], view, ground, light, noise, colour);
+        for (int u = 0; u < view->width; u += STRIP) {
+            int n = view->width - u < STRIP ? view->width - u : STRIP;
+            paint_strip(u, v, n, view, ground, light, noise, picture, depth);
         }
 }
 

@@ -19,10 +19,8 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
     train = commands.add_parser("train", help="begin a run, or continue the folder's")
     train.add_argument("--hours", type=float, default=math.inf, help="stop after so long")
-    train.add_argument("--clips", type=int, default=100_000, help="of the whole run")
-    train.add_argument("--batch", type=int, default=4, help="clips per step")
-    train.add_argument("--repeat", type=int, default=1, help="steps per new batch")
-    train.add_argument("--pool", type=int, default=64, help="clips kept to be shown again")
+    train.add_argument("--batches", type=int, default=4000, help="of new worlds, in the whole run")
+    train.add_argument("--repeat", type=int, default=3, help="steps per new batch")
     train.add_argument("--workers", type=int, default=max((os.cpu_count() or 2) - 1, 1))
     train.add_argument("--seed", type=int, default=0, help="of weights and worlds")
     export = commands.add_parser("export", help="write the ONNX file of the checkpoint")
@@ -55,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
     from training.loop import Settings, Training, load_network
 
     if args.command == "train":
-        settings = Settings(args.clips, args.batch, seed=args.seed, workers=args.workers,
-                            pool=args.pool, repeat=args.repeat, hours=args.hours)
+        settings = Settings(args.batches, seed=args.seed, workers=args.workers,
+                            repeat=args.repeat, hours=args.hours)
         Training(args.run, settings).run()
     elif args.command == "export":
         from training.export import onnx_model

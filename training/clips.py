@@ -1,6 +1,6 @@
 """Clips to learn from: pictures as the model sees them with the truth of every frame, by seed.
 
-A clip is STEPS runs of the model, 0.2 s apart, in one world of `drivesim`. Nothing is stored: a
+A clip is some runs of the model, 0.2 s apart, in one world of `drivesim`. Nothing is stored: a
 seed is a clip. Worlds with seeds from HELD_OUT on are never trained on.
 """
 from __future__ import annotations
@@ -13,19 +13,21 @@ import numpy as np
 from drivesim.episode import Episode, Frame
 from modeld.constants import CONTEXT_STRIDE, MODEL_RATE_HZ
 from modeld.queues import rising_edge
-from training.outputs import TRUTHS
+from training.outputs import CONTEXT, STEP_S, TRUTHS
 
 STEPS = 30  # 6 s: somewhat more than the history that the model sees
 HELD_OUT = 1_000_000_000
+LATEST_START = 4 * MODEL_RATE_HZ  # frames into a world where a clip may begin
 # Fields of drivesim's truth that have other names than the outputs.
 NAMES = {"lane_lines_prob": "lane_line_probs"}
 
 
 @dataclass(frozen=True)
 class Clip:
-    """STEPS runs.
+    """T runs.
 
-    pictures: (T, 2, 6, 128, 256) uint8, the main view first. desire: (T, 8) pulses.
+    pictures: (T, 2, 6, 128, 256) uint8, the main view first.
+    desire: (24 + T, 8) pulses, those of the steps before the clip first.
     traffic: (2,) one-hot. truth: name -> (T, *shape) float32 as in `outputs.TRUTHS`, NaN unknown.
     """
 
@@ -35,15 +37,23 @@ class Clip:
     truth: dict[str, np.ndarray]
 
 
-def make_clip(seed: int, steps: int = STEPS) -> Clip:
-    """The clip of a seed; equal seeds give equal clips."""
-    episode = Episode(seed, seconds=steps * CONTEXT_STRIDE / MODEL_RATE_HZ)
-    shown = [*islice(episode.frames(every=CONTEXT_STRIDE), steps)]
+def make_clip(seed: int, steps: int = STEPS, start: int = 0) -> Clip:
+    """The clip of a seed that begins so many frames into its world; equal seeds, equal clips."""
+    seconds = (start + steps * CONTEXT_STRIDE) / MODEL_RATE_HZ
+    episode = Episode(seed, seconds=seconds)
+    shown = [*islice(episode.frames(CONTEXT_STRIDE, start), steps)]
     truths = [frame_truth(frame) for frame in shown]
+    past = [episode.desires(shown[0].time - STEP_S * back) for back in range(CONTEXT, 0, -1)]
     return Clip(
         np.stack([np.stack([frame.narrow, frame.wide]) for frame in shown]),
-        desire_pulses(np.stack([frame.desire for frame in shown])),
+        desire_pulses(np.stack([*past, *(frame.desire for frame in shown)]))[1:],
         shown[0].traffic_convention, {name: np.stack([t[name] for t in truths]) for name in TRUTHS})
+
+
+def glimpse(seed: int, steps: int) -> Clip:
+    """A short clip that begins anywhere: after gusts, in lane changes, on the way back."""
+    start = np.random.RandomState(seed & 0xFFFFFFFF).randint(LATEST_START)
+    return make_clip(seed, steps, int(start))
 
 
 def desire_pulses(desire: np.ndarray) -> np.ndarray:

@@ -5,9 +5,9 @@ import numpy as np
 import torch
 
 from training.clips import HELD_OUT
-from training.loop import batches, on_device
+from training.loop import Clips, loader, on_device
 from training.metrics import figures, parsed
-from training.network import DrivingNetwork, run_clip
+from training.network import DrivingNetwork, run_clips
 from training.outputs import OUTPUTS
 
 
@@ -16,9 +16,9 @@ def evaluate(network: DrivingNetwork, worlds: int = 500, workers: int = 2) -> di
     network.eval()
     said, truths = [], []
     with torch.no_grad():
-        for batch in batches(range(HELD_OUT, HELD_OUT + worlds), 1, workers):
-            pictures, desire, traffic, truth = on_device(batch, "cpu")
-            outputs = run_clip(network, pictures, desire, traffic)
+        for batch in loader(Clips(HELD_OUT, 0, 1), range(worlds), workers):
+            groups, truth = on_device(batch, "cpu")
+            outputs = run_clips(network, groups)
             said.append(torch.cat([outputs[name] for name in OUTPUTS], 1).numpy())
             truths.append({name: values.numpy() for name, values in truth.items()})
     joined = {name: np.concatenate([row[name] for row in truths]) for name in truths[0]}

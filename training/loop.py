@@ -1,85 +1,96 @@
-"""The training loop: clips from workers, a checkpoint every few minutes, curves as a text file.
+"""The training loop: batches from workers, a checkpoint every few minutes, curves as a text file.
 
-Clip n of a run is the world of seed `first + n`, whatever the number of workers, so a run that is
-continued from its checkpoint sees the worlds that it would have seen.
+Batch n of a run is the same worlds whatever the number of workers, so a run that is continued from
+its checkpoint sees the worlds that it would have seen.
 """
 from __future__ import annotations
 
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from training.clips import STEPS, make_clip
+from training.clips import STEPS, glimpse, make_clip
 from training.losses import losses_of, standardise
-from training.network import DrivingNetwork, run_clip
+from training.network import DrivingNetwork, run_clips
+from training.outputs import TRUTHS
 
 CHECKPOINT, CURVES = "checkpoint.pt", "curves.tsv"
-Batch = tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]  # as the fields of a Clip, (B, ...)
-# Means and scales of the outputs are taken from so many worlds, a few runs in each.
-STATISTICS_CLIPS, STATISTICS_STEPS = 64, 3
+# Pictures, desire and traffic of clips of equal length, (B, ...) as the fields of a Clip.
+Group = tuple[Tensor, Tensor, Tensor]
+Batch = tuple[list[Group], dict[str, Tensor]]  # with the truth of all their runs, (runs, *shape)
+GLIMPSE_STEPS = 5
+# Means and scales of the outputs are taken from so many batches.
+STATISTICS_BATCHES = 8
+DECAY = 0.3  # share of the run over which the learning rate falls to zero
 
 
 @dataclass(frozen=True)
 class Settings:
     """How to train.
 
-    clips: of the whole run; the learning rate falls to zero over them. batch: clips per step.
-    pool: clips that are kept and shown again, so that `repeat` steps are made per new batch: a fast
-    device need not wait for the worlds to be drawn. hours: stop earlier, to be continued.
+    batches: of new clips in the whole run. short, long: clips in a batch; the short ones begin
+    anywhere and show many worlds, the long ones show the policy a history. repeat: steps per new
+    batch, the further ones on one of the last `pool` batches: worlds take longer to draw than to
+    learn from. hours: stop earlier, to be continued.
     """
 
-    clips: int = 100_000
-    batch: int = 4
+    batches: int = 4000
+    short: int = 16
+    long: int = 1
     rate: float = 1e-3
-    warmup: int = 200
+    warmup: int = 100
     seed: int = 0
-    workers: int = 2
-    pool: int = 64
-    repeat: int = 1
+    workers: int = 1
+    pool: int = 24
+    repeat: int = 3
     hours: float = math.inf
     save_every_s: float = 300.0
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Clips(Dataset[Batch]):
-    """Clips of that many steps by seed; PyTorch's workers make them."""
+    """Batch after batch of worlds from seed `first` on; PyTorch's workers make them."""
 
-    def __init__(self, steps: int) -> None:
-        self._steps = steps
+    def __init__(self, first: int, short: int, long: int) -> None:
+        self._first, self._short, self._long = first, short, long
 
-    def __getitem__(self, seed: int) -> Batch:
-        clip = make_clip(seed, self._steps)
-        truth = {name: torch.from_numpy(values) for name, values in clip.truth.items()}
-        return (torch.from_numpy(clip.pictures), torch.from_numpy(clip.desire),
-                torch.from_numpy(clip.traffic), truth)
+    def __getitem__(self, number: int) -> Batch:
+        size = self._short + self._long
+        seeds = range(self._first + number * size, self._first + (number + 1) * size)
+        clips = [[glimpse(seed, GLIMPSE_STEPS) for seed in seeds[:self._short]],
+                 [make_clip(seed, STEPS) for seed in seeds[self._short:]]]
+        groups = [default_collate([(clip.pictures, clip.desire, clip.traffic) for clip in alike])
+                  for alike in clips if alike]
+        truth = {name: torch.cat([torch.from_numpy(clip.truth[name])
+                                  for alike in clips for clip in alike]) for name in TRUTHS}
+        return [tuple(group) for group in groups], truth
 
 
-def batches(seeds: range, batch: int, workers: int, steps: int = STEPS) -> Iterator[Batch]:
-    """The clips of those seeds, in order, in whole batches."""
-    loader: DataLoader[Batch] = DataLoader(
-        Clips(steps), batch, sampler=seeds, num_workers=workers, drop_last=True)
-    return iter(loader)
+def loader(clips: Clips, numbers: range, workers: int) -> DataLoader[Batch]:
+    """The batches of those numbers, in order."""
+    return DataLoader(clips, None, sampler=numbers, num_workers=workers)
 
 
 def on_device(batch: Batch, device: str) -> Batch:
-    """The batch in the memory of a device; truth as (B * T, ...)."""
-    pictures, desire, traffic, truth = batch
-    moved = {name: values.flatten(0, 1).to(device) for name, values in truth.items()}
-    return pictures.to(device), desire.to(device), traffic.to(device), moved
+    """The batch in the memory of a device."""
+    groups, truth = batch
+    moved = [(pictures.to(device), desire.to(device), traffic.to(device))
+             for pictures, desire, traffic in groups]
+    return moved, {name: values.to(device) for name, values in truth.items()}
 
 
 def step(network: DrivingNetwork, optimizer: torch.optim.Optimizer,
          batch: Batch) -> dict[str, float]:
     """One step on a batch that is on the device; gives the losses."""
-    pictures, desire, traffic, truth = batch
-    losses = losses_of(network, run_clip(network, pictures, desire, traffic), truth)
+    groups, truth = batch
+    losses = losses_of(network, run_clips(network, groups), truth)
     optimizer.zero_grad()
     losses["total"].backward()
     torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -87,63 +98,60 @@ def step(network: DrivingNetwork, optimizer: torch.optim.Optimizer,
     return {name: float(loss.detach()) for name, loss in losses.items()}
 
 
-def rate_at(settings: Settings, clips: int) -> float:
-    """Learning rate after so many clips: a linear rise, then half a cosine down to zero."""
-    rise = settings.warmup * settings.batch
-    if clips < rise:
-        return settings.rate * (clips + settings.batch) / rise
-    return settings.rate * 0.5 * (1 + math.cos(math.pi * min(clips / settings.clips, 1.0)))
+def rate_at(settings: Settings, batch: int) -> float:
+    """Learning rate after so many batches: a linear rise, level, at the end a linear fall to zero.
+
+    A run can be made longer or shorter until its fall begins: nothing before depends on its end.
+    """
+    rise = (batch + 1) / settings.warmup
+    fall = (settings.batches - batch) / (DECAY * settings.batches)
+    return settings.rate * max(min(rise, 1.0, fall), 0.0)
 
 
 class Training:
-    """A run in a folder: its network, optimiser, and how many clips it has seen."""
+    """A run in a folder: its network, optimiser, and how many batches it has seen."""
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         """Continues from the folder's checkpoint if there is one, else begins."""
         torch.manual_seed(settings.seed)
         self.folder, self.settings = folder, settings
-        self.network = DrivingNetwork().to(settings.device)
+        self.network = DrivingNetwork().to(settings.device, memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), settings.rate,
                                            weight_decay=0.01)
-        self.clips = 0
+        self.batch = 0
         folder.mkdir(parents=True, exist_ok=True)
+        self.clips = Clips(10_000_000 * settings.seed, settings.short, settings.long)
         if (folder / CHECKPOINT).exists():
             self.restore()
         else:
             self._standardise()
 
-    @property
-    def first_seed(self) -> int:
-        """Seed of clip 0: runs with other seeds see other worlds."""
-        return self.settings.seed * 10_000_000
-
     def _standardise(self) -> None:
-        seeds = range(self.first_seed, self.first_seed + STATISTICS_CLIPS)
-        rows = [on_device(batch, self.settings.device)[3]
-                for batch in batches(seeds, 1, self.settings.workers, STATISTICS_STEPS)]
+        rows = [on_device(batch, self.settings.device)[1] for batch in
+                loader(self.clips, range(STATISTICS_BATCHES), self.settings.workers)]
         truth = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
         standardise(self.network, truth)
 
     def run(self, say: Callable[[str], None] = print) -> None:
-        """Train to the end of the clips or of the time; saves at the end, and now and then."""
+        """Train to the end of the batches or of the time; saves at the end, and now and then."""
         settings = self.settings
         began = saved = time.monotonic()
-        seeds = range(self.first_seed + self.clips, self.first_seed + settings.clips)
-        pool: deque[Batch] = deque(maxlen=max(settings.pool // settings.batch, 1))
-        chance = torch.Generator().manual_seed(settings.seed + self.clips)
-        for fresh in batches(seeds, settings.batch, settings.workers):
+        self.network.train()
+        numbers = range(self.batch, settings.batches)
+        pool: deque[Batch] = deque(maxlen=settings.pool)
+        for fresh in loader(self.clips, numbers, settings.workers):
             pool.append(on_device(fresh, settings.device))
             self._set_rate()
             losses = step(self.network, self.optimizer, pool[-1])
-            for _ in range(settings.repeat - 1):
-                again = int(torch.randint(len(pool), (1,), generator=chance))
-                step(self.network, self.optimizer, pool[again])
-            self.clips += settings.batch
-            if self.clips // settings.batch % 10 == 0:
-                self._note(losses)
-                say(f"{self.clips} clips, loss {losses['total']:.3f}, "
-                    f"{(time.monotonic() - began) / 3600:.2f} h")
+            chance = torch.Generator().manual_seed(settings.seed + self.batch)
+            for again in torch.randint(len(pool), (settings.repeat - 1,), generator=chance):
+                step(self.network, self.optimizer, pool[int(again)])
+            self.batch += 1
+            self._note(losses)
             now = time.monotonic()
+            if self.batch % 10 == 0:
+                say(f"{self.batch} of {settings.batches} batches, loss {losses['total']:.3f}, "
+                    f"{(now - began) / 3600:.2f} h")
             if now - saved > settings.save_every_s:
                 self.save()
                 saved = now
@@ -153,21 +161,21 @@ class Training:
 
     def _set_rate(self) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(self.settings, self.clips)
+            group["lr"] = rate_at(self.settings, self.batch)
 
     def _note(self, losses: dict[str, float]) -> None:
-        """Append a line to the curves: clips seen, then the losses in order of their names."""
+        """Append a line to the curves: batches seen, then the losses in order of their names."""
         file = self.folder / CURVES
         names = sorted(losses)
-        head = "" if file.exists() else "\t".join(["clips", *names]) + "\n"
-        row = "\t".join([str(self.clips), *(f"{losses[name]:.4f}" for name in names)])
+        head = "" if file.exists() else "\t".join(["batches", *names]) + "\n"
+        row = "\t".join([str(self.batch), *(f"{losses[name]:.4f}" for name in names)])
         with file.open("a", encoding="utf-8") as curves:
             curves.write(f"{head}{row}\n")
 
     def save(self) -> None:
         """Write the checkpoint; the old one stays until the new one is whole."""
         part = self.folder / f"{CHECKPOINT}.part"
-        torch.save({"network": self.network.state_dict(), "clips": self.clips,
+        torch.save({"network": self.network.state_dict(), "batch": self.batch,
                     "optimizer": self.optimizer.state_dict()}, part)
         part.replace(self.folder / CHECKPOINT)
 
@@ -176,7 +184,7 @@ class Training:
         kept = torch.load(self.folder / CHECKPOINT, self.settings.device, weights_only=True)
         self.network.load_state_dict(kept["network"])
         self.optimizer.load_state_dict(kept["optimizer"])
-        self.clips = kept["clips"]
+        self.batch = kept["batch"]
 
 
 def load_network(folder: Path) -> DrivingNetwork:

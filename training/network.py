@@ -5,8 +5,11 @@ Batch normalisation is folded into the convolutions by the export. 0.21 GMAC, 5.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from modeld.constants import DESIRE_LEN, PICTURE_SHAPE
 from training.outputs import CONTEXT, FEATURES, OUTPUTS, PAD, PAST_FEATURES
@@ -56,8 +59,16 @@ class Tower(nn.Module):
         self.dense = nn.Linear(MAPS * pixels, WIDE)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Where things are matters, so the last map is flattened, not averaged."""
-        return torch.relu(self.dense(self.layers((pictures - 128.0) / 64.0)))
+        """Where things are matters, so the last map is flattened, not averaged.
+
+        Training computes the convolutions in bfloat16, in which 0 to 255 are exact.
+        """
+        half = torch.bfloat16 if self.training else torch.float32
+        # Channels side by side are what the convolutions of a CPU want.
+        centred = pictures.to(half, memory_format=torch.channels_last) - 128.0
+        with torch.autocast(pictures.device.type, torch.bfloat16, enabled=self.training):
+            maps = self.layers(centred / 64.0)
+        return torch.relu(self.dense(maps.float()))
 
 
 class Head(nn.Module):
@@ -134,34 +145,44 @@ class DrivingNetwork(nn.Module):
     def forward(self, img: Tensor, big_img: Tensor, features_buffer: Tensor, desire_pulse: Tensor,
                 traffic_convention: Tensor, action_t: Tensor) -> Tensor:
         """The inputs of `outputs.INPUTS` -> (1, 2576). action_t is not read, as in real files."""
-        said = self.see(torch.cat([img, big_img], 1).float())
+        said = self.see(torch.cat([img, big_img], 1))
         features = torch.cat([features_buffer, said["hidden_state"][:, None]], 1)
         said |= self.policy(features, desire_pulse, traffic_convention)
         pad = img.new_zeros(1, PAD, dtype=torch.float32)
         return torch.cat([*(said[name] for name in OUTPUTS), pad], 1)
 
 
-def run_clip(network: DrivingNetwork, pictures: Tensor, desire: Tensor,
-             traffic: Tensor) -> dict[str, Tensor]:
-    """Run on clips as the daemon would on a drive that starts with them.
+def run_clips(network: DrivingNetwork,
+              groups: Sequence[tuple[Tensor, Tensor, Tensor]]) -> dict[str, Tensor]:
+    """Run on clips as the daemon would on drives that start with them.
 
-    pictures: (B, T, 2, 6, 128, 256) uint8, 0.2 s apart, narrow view first.
-    desire: (B, T, 8) pulses. traffic: (B, 2). Result: name -> (B * T, width).
-    Before the start the history is zero.
+    groups: clips of equal length B at a time, (pictures, desire, traffic):
+    pictures (B, T, 2, 6, 128, 256) uint8, 0.2 s apart, narrow view first;
+    desire (B, 24 + T, 8) pulses; traffic (B, 2).
+    Result: name -> (sum of B * T, width). Before the start there were no pictures.
     """
-    batch, steps = pictures.shape[:2]
-    now = pictures.float()
-    before = torch.cat([torch.zeros_like(now[:, :1]), now[:, :-1]], 1)
-    # Channels: narrow before, narrow now, wide before, wide now.
-    joined = torch.stack([before, now], 3).reshape(batch * steps, -1, *pictures.shape[-2:])
-    said = network.see(joined)
-    features = windows(said["hidden_state"].reshape(batch, steps, FEATURES))
-    each = traffic[:, None].expand(batch, steps, 2).reshape(batch * steps, 2)
-    return said | network.policy(features, windows(desire), each)
+    said = network.see(torch.cat([pairs(pictures) for pictures, _, _ in groups]))
+    runs = [pictures.shape[:2] for pictures, _, _ in groups]
+    features = said["hidden_state"].split([batch * steps for batch, steps in runs])
+    past = [windows(nothing_before(rows.unflatten(0, run)))
+            for rows, run in zip(features, runs, strict=True)]
+    pulses = torch.cat([windows(desire) for _, desire, _ in groups])
+    sides = torch.cat([traffic.repeat_interleave(pictures.shape[1], 0)
+                       for pictures, _, traffic in groups])
+    return said | network.policy(torch.cat(past), pulses, sides)
+
+
+def pairs(pictures: Tensor) -> Tensor:
+    """(B, T, 2, 6, H, W) -> (B * T, 24, H, W): narrow before and now, wide before and now."""
+    before = torch.cat([torch.zeros_like(pictures[:, :1]), pictures[:, :-1]], 1)
+    return torch.stack([before, pictures], 3).flatten(2, 4).flatten(0, 1)
+
+
+def nothing_before(rows: Tensor) -> Tensor:
+    """(B, T, W) -> (B, 24 + T, W): zeros, then the rows."""
+    return functional.pad(rows, (0, 0, PAST_FEATURES, 0))
 
 
 def windows(rows: Tensor) -> Tensor:
-    """(B, T, W) -> (B * T, 25, W): each row behind its 24 predecessors, zeros before the first."""
-    batch, _, width = rows.shape
-    padded = torch.cat([rows.new_zeros(batch, PAST_FEATURES, width), rows], 1)
-    return padded.unfold(1, CONTEXT, 1).transpose(2, 3).reshape(-1, CONTEXT, width)
+    """(B, 24 + T, W) -> (B * T, 25, W): each of the last T rows behind its 24 predecessors."""
+    return rows.unfold(1, CONTEXT, 1).transpose(2, 3).flatten(0, 1)

@@ -1,7 +1,8 @@
 """Clips out of the procedural world: the contract's shapes, equal for equal seeds, no gaps."""
 import numpy as np
 
-from training.clips import desire_pulses, make_clip
+from drivesim.episode import Episode
+from training.clips import LATEST_START, desire_pulses, glimpse, make_clip
 from training.outputs import TRUTHS
 
 
@@ -17,6 +18,20 @@ def test_a_clip_has_the_shapes_of_the_contract_and_follows_from_its_seed() -> No
         if name not in ("lane_lines", "lead"):
             assert np.isfinite(values).all(), name
     assert not np.isfinite(clip.truth["lead"][clip.truth["lead_prob"] < 0.5]).any()
+
+
+def test_a_glimpse_is_a_part_of_its_world_with_the_commands_before_it() -> None:
+    seed = 4  # a lane change begins shortly before the clip
+    start = np.random.RandomState(seed).randint(LATEST_START)
+    whole = [*Episode(seed, seconds=(start + 8) / 20).frames()]
+    clip = glimpse(seed, 2)
+    assert np.array_equal(clip.truth["plan"][1], whole[start + 4].truth.plan)
+    commands = np.zeros((26, 8), np.float32)
+    for step in range(26):
+        frame = start + 4 * (step - 24)
+        commands[step] = whole[frame].desire if frame >= 0 else np.eye(8)[0]
+    assert clip.desire[:24].any()
+    assert np.array_equal(clip.desire, desire_pulses(commands))
 
 
 def test_a_command_that_is_held_is_a_pulse_where_it_begins() -> None:

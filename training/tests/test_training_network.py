@@ -14,7 +14,7 @@ from training import loop  # noqa: E402
 from training.clips import Clip  # noqa: E402
 from training.export import onnx_model  # noqa: E402
 from training.losses import laplace, losses_of, normal, output_loss, standardise  # noqa: E402
-from training.network import DrivingNetwork, run_clip, windows  # noqa: E402
+from training.network import DrivingNetwork, nothing_before, run_clips, windows  # noqa: E402
 from training.outputs import INPUTS, OUTPUTS, TRUTHS  # noqa: E402
 
 torch.set_num_threads(1)
@@ -32,7 +32,7 @@ def some_clip(seed: int, steps: int = 4) -> Clip:
     """A clip of noise with truth that depends on the seed alone."""
     random = np.random.RandomState(seed)
     pictures = random.randint(0, 256, (steps, 2, 6, 128, 256)).astype(np.uint8)
-    desire = (random.uniform(size=(steps, 8)) > 0.9).astype(np.float32)
+    desire = (random.uniform(size=(24 + steps, 8)) > 0.9).astype(np.float32)
     truth = {}
     for name, output in TRUTHS.items():
         values = random.normal(size=(steps, *output.shape))
@@ -42,6 +42,11 @@ def some_clip(seed: int, steps: int = 4) -> Clip:
             values = (values > 0).astype(float)
         truth[name] = values.astype(np.float32)
     return Clip(pictures, desire, np.array([1, 0], np.float32), truth)
+
+
+def inputs_of(clip: Clip) -> tuple[np.ndarray, ...]:
+    """What the network is given of a clip."""
+    return clip.pictures, clip.desire, clip.traffic
 
 
 def test_densities_are_those_of_torch() -> None:
@@ -79,8 +84,9 @@ def test_classes_cost_their_cross_entropy() -> None:
 
 def test_windows_end_with_their_row_and_begin_with_zeros() -> None:
     rows = torch.arange(1.0, 4).reshape(1, 3, 1)
-    assert windows(rows)[:, -3:, 0].tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 3]]
-    assert not windows(rows)[:, :-3].any()
+    seen = windows(nothing_before(rows))
+    assert seen[:, -3:, 0].tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 3]]
+    assert not seen[:, :-3].any()
 
 
 def test_a_clip_is_what_single_runs_with_a_history_give(network: DrivingNetwork) -> None:
@@ -88,11 +94,13 @@ def test_a_clip_is_what_single_runs_with_a_history_give(network: DrivingNetwork)
     pictures, desire = torch.from_numpy(clip.pictures), torch.from_numpy(clip.desire)
     traffic = torch.tensor([[1.0, 0.0]])
     with torch.no_grad():
-        said = run_clip(network, pictures[None], desire[None], traffic)
+        other = tuple(torch.from_numpy(values)[None] for values in inputs_of(some_clip(1, 2)))
+        said = run_clips(network, [(pictures[None], desire[None], traffic), other])
         features, pulses = torch.zeros(1, 24, 512), torch.zeros(1, 25, 8)
+        pulses[:, 1:] = desire[:24]
         before = torch.zeros_like(pictures[0])
         for step, now in enumerate(pictures):
-            pulses = torch.cat([pulses[:, 1:], desire[step].reshape(1, 1, 8)], 1)
+            pulses = torch.cat([pulses[:, 1:], desire[24 + step].reshape(1, 1, 8)], 1)
             views = [torch.cat([before[view], now[view]])[None] for view in (0, 1)]
             whole = network(*views, features, pulses, traffic, torch.zeros(1, 2))
             expected = torch.cat([said[name][step] for name in OUTPUTS])
@@ -124,6 +132,12 @@ def test_the_export_agrees_with_torch_and_its_artifact_with_onnxruntime(
     assert np.allclose(runner(inputs)["outputs"], theirs, rtol=1e-4, atol=1e-4)
 
 
+def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
+    settings = loop.Settings(1000, rate=1.0, warmup=100)
+    rates = [loop.rate_at(settings, batch) for batch in (0, 49, 99, 500, 700, 850, 1000)]
+    assert rates == pytest.approx([0.01, 0.5, 1.0, 1.0, 1.0, 0.5, 0.0])
+
+
 def test_the_network_is_small(network: DrivingNetwork) -> None:
     counted = [0]
 
@@ -142,11 +156,13 @@ def test_the_network_is_small(network: DrivingNetwork) -> None:
 def test_a_run_that_is_continued_is_the_run_that_was_not_broken_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loop, "make_clip", lambda seed, _: some_clip(seed, 2))
-    monkeypatch.setattr(loop, "STATISTICS_CLIPS", 2)
+    monkeypatch.setattr(loop, "make_clip", lambda seed, _: some_clip(seed, 3))
+    monkeypatch.setattr(loop, "glimpse", lambda seed, _: some_clip(seed, 2))
+    monkeypatch.setattr(loop, "STATISTICS_BATCHES", 2)
 
     def train(folder: Path, hours: float = math.inf) -> loop.Training:
-        settings = loop.Settings(4, 1, warmup=1, workers=0, device="cpu", hours=hours)
+        settings = loop.Settings(4, 1, 1, warmup=1, workers=0, repeat=1, device="cpu",
+                                 hours=hours)
         training = loop.Training(folder, settings)
         training.run(lambda _: None)
         return training
@@ -154,7 +170,7 @@ def test_a_run_that_is_continued_is_the_run_that_was_not_broken_off(
     whole = train(tmp_path / "whole")
     for _ in range(4):
         parts = train(tmp_path / "parts", hours=0.0)  # one step each
-    assert parts.clips == whole.clips == 4
+    assert parts.batch == whole.batch == 4
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, parts.network.state_dict()[name]), name
 
@@ -167,11 +183,11 @@ def test_one_clip_can_be_learned_by_heart() -> None:
     truth = {name: torch.from_numpy(values) for name, values in clip.truth.items()}
     standardise(network, truth)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
-    batch = (torch.from_numpy(clip.pictures)[None], torch.from_numpy(clip.desire)[None],
-             torch.tensor([[1.0, 0.0]]), truth)
+    groups = [tuple(torch.from_numpy(values)[None] for values in inputs_of(clip))]
+    batch = groups, truth
     first = loop.step(network, optimizer, batch)["total"]
     for _ in range(60):
         last = loop.step(network, optimizer, batch)["total"]
-    said = run_clip(network, *batch[:3])
+    said = run_clips(network, groups)
     assert float(losses_of(network, said, truth)["total"].detach()) < first - 5
     assert last < first - 5
