@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from modeld.camera_program import CAMERAS, KEY
+from modeld.camera_program import CAMERAS, KEY, WARP_SHAPE
 from modeld.constants import DESIRE_LEN, MODEL_HEIGHT, MODEL_WIDTH, PICTURE_SHAPE
 from modeld.contract import Feed, describe
 from modeld.contract import Graph as Fed
-from modeld.warp import LUMA_FROM_CHROMA, PLAIN_CHROMA
 from tinynn import Tensor, ir
 from tinynn.ir import DType, Graph
 from tinynn.program import TensorSpec
@@ -38,8 +37,8 @@ class Frame:
     """A camera frame inside the program.
 
     data: (FRAME_BYTES,) u8, NV12. geometry: (4,) i32, as GEOMETRY names it; width and height in
-    luma pixels, stride in bytes, chroma_offset in bytes from the start. warp: (3, 3) f32, model
-    pixel -> camera pixel.
+    luma pixels, stride in bytes, chroma_offset in bytes from the start. warp: (2, 3, 3) f32, model
+    pixel -> camera pixel, of the luma plane and of the chroma planes (`modeld.warp.chroma_matrix`).
     """
 
     data: Tensor
@@ -55,10 +54,10 @@ def compose(graphs: Sequence[Graph], sampling: str = "nearest",
     on-policy, as `tinynn.onnx.reader.import_model` gives them.
     sampling: how the warp picks pixels, see `modeld.warp`. frame_bytes: capacity of a frame input.
 
-    Inputs: for both cameras NAME_frame (frame_bytes,) u8, NAME_geometry (4,) i32, NAME_warp (3, 3)
-    f32 with NAME "main" and "extra"; desire (8,) f32 one-hot as long as the wish lasts; and the
-    vectors the model has, such as traffic_convention (2,) f32. Output: the outputs of all graphs
-    one behind the other, (n,) f32. The queues are state and start as zeros.
+    Inputs: for both cameras NAME_frame (frame_bytes,) u8, NAME_geometry (4,) i32, NAME_warp
+    (2, 3, 3) f32 with NAME "main" and "extra"; desire (8,) f32 one-hot as long as the wish lasts;
+    and the vectors the model has, such as traffic_convention (2,) f32. Output: the outputs of all
+    graphs one behind the other, (n,) f32. The queues are state and start as zeros.
 
     Raises ComposeError, and modeld.contract.ContractError for a model it does not know.
     """
@@ -69,6 +68,9 @@ def compose(graphs: Sequence[Graph], sampling: str = "nearest",
             raise ComposeError(f"{graph.name} keeps state by itself ({', '.join(graph.state)}); "
                                "compose needs the plain model.")
     contract = describe(*(_Bordered(graph) for graph in _as_described(graphs)))
+    if "lat_planner_state" in contract.queues:
+        raise ComposeError("models of 0.9.5, with lat_planner_state, run with their queues on the "
+                           "host only; leave [camera] out of the recipe.")
     program = _Program(frame_bytes)
     history = {name: program.state(f"queue_{name}", (spec.length, *spec.shape), spec.dtype)
                for name, spec in contract.queues.items()}
@@ -117,6 +119,8 @@ def _vectors(queues: Mapping[str, Any]) -> list[str]:
 class _Bordered:
     """A graph as `contract.describe` wants to see a loaded model; it is only described."""
 
+    target = ""
+
     def __init__(self, graph: Graph) -> None:
         self.inputs, self.outputs = (
             {name: TensorSpec(name, node.dtype.value, node.shape) for name, node in border.items()}
@@ -155,7 +159,7 @@ class _Program:
     def frame(self, name: str) -> Frame:
         return Frame(self.input(f"{name}_frame", DType.U8, (self.frame_bytes,)),
                      self.input(f"{name}_geometry", DType.I32, (len(GEOMETRY),)),
-                     self.input(f"{name}_warp", DType.F32, (3, 3)))
+                     self.input(f"{name}_warp", DType.F32, WARP_SHAPE))
 
     def desire(self) -> Tensor:
         """A wish is a pulse: 1 only in the run in which it appears; entry 0 never passes."""
@@ -212,75 +216,80 @@ def _made(feed: Feed, history: Mapping[str, Tensor]) -> Tensor:
 def packed_picture(frame: Frame, sampling: str) -> Tensor:
     """The model's view of a frame as packed picture (6, 128, 256) u8; see `modeld.warp`.
 
-    Four phases of luma (row, column) ee, oe, eo, oo, then U and V.
+    Four phases of luma (row, column) ee, oe, eo, oo, then U and V. All six are one expression whose
+    numbers differ by channel, so that a GPU needs one kernel for them and stores no coordinates.
     """
     width, height, stride, chroma_offset = (frame.geometry[i] for i in range(len(GEOMETRY)))
+    last_column, last_row = (
+        _by_channel((size.cast("f32") * Tensor.constant(_RESOLUTION)).floor() - 1.0)
+        for size in (width, height))
+    offset = chroma_offset * Tensor.constant(_IS_CHROMA) + Tensor.constant(_BEHIND)
+    plane = Plane(last_column, last_row, stride, offset, Tensor.constant(_STEP))
     sample = _nearest if sampling == "nearest" else _bilinear
-    rows, columns = np.arange(MODEL_HEIGHT), np.arange(MODEL_WIDTH)
-    phases = [sample(frame.data, frame.warp, rows[row::2], columns[column::2],
-                     Plane(width, height, stride, Tensor.constant(0, "i32"), 1))
-              for column in (0, 1) for row in (0, 1)]
-    half_rows, half_columns = rows[:MODEL_HEIGHT // 2], columns[:MODEL_WIDTH // 2]
-    chroma_warp = _chroma_warp(frame.warp, sampling)
-    chroma = [sample(frame.data, chroma_warp, half_rows, half_columns,
-                     Plane(width // 2, height // 2, stride, chroma_offset + channel, 2))
-              for channel in (0, 1)]
-    picture = Tensor.stack([*phases, *chroma])
+    picture = sample(frame.data, _projected(frame.warp), plane)
     assert picture.shape == PICTURE_SHAPE
     return picture
 
 
+# By plane, luma and chroma:
+_RESOLUTION = np.array([1.0, 0.5], np.float32)
+# By channel, (6, 1, 1) each: whether it is chroma, its bytes behind the start of its plane, bytes
+# from a pixel to the next.
+_IS_CHROMA, _BEHIND, _STEP = np.array(
+    [[0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 1], [1, 1, 1, 1, 2, 2]], np.int32).reshape(3, 6, 1, 1)
+# Where each channel is looked up in the model's view: (6, 128, 1) rows and (6, 1, 256) columns.
+_PHASES = [(row, column) for column in (0, 1) for row in (0, 1)]
+_ROWS = np.stack([*(np.arange(row, MODEL_HEIGHT, 2) for row, _ in _PHASES),
+                  *[np.arange(MODEL_HEIGHT // 2)] * 2]).astype(np.float32)[:, :, None]
+_COLUMNS = np.stack([*(np.arange(column, MODEL_WIDTH, 2) for _, column in _PHASES),
+                     *[np.arange(MODEL_WIDTH // 2)] * 2]).astype(np.float32)[:, None, :]
+
+
+def _by_channel(planes: Tensor) -> Tensor:
+    """(2,) of luma and chroma -> (6, 1, 1) of the channels: views only."""
+    return planes.unsqueeze(1).expand(2, 4).flatten()[:6].reshape(6, 1, 1)
+
+
 @dataclass(frozen=True)
 class Plane:
-    """Where one plane lies in the bytes of a frame: offset + row * stride + column * step; i32."""
+    """Where the planes of the channels lie in the bytes of a frame: offset + row * stride +
+    column * step; i32, (6, 1, 1) or one for all. last_column, last_row: f32 whole numbers."""
 
-    width: Tensor
-    height: Tensor
+    last_column: Tensor
+    last_row: Tensor
     stride: Tensor
     offset: Tensor
-    step: int
+    step: Tensor
 
     def index(self, column: Tensor, row: Tensor) -> Tensor:
         """Position of a pixel; both f32 whole numbers, clipped to the plane."""
-        column = column.clip(0.0, self.width.cast("f32") - 1.0).cast("i32")
-        row = row.clip(0.0, self.height.cast("f32") - 1.0).cast("i32")
-        return self.offset + row * self.stride + column * self.step
+        column = column.clip(0.0, self.last_column).cast("i32")
+        row = row.clip(0.0, self.last_row).cast("i32")
+        return (self.offset + row * self.stride + column * self.step).cast("u32")
 
 
-def _chroma_warp(warp: Tensor, sampling: str) -> Tensor:
-    """The warp of the half-resolution planes that belongs to a luma warp."""
-    if sampling == "nearest":
-        return warp * Tensor.constant(PLAIN_CHROMA)
-    chroma_from_luma = np.linalg.inv(LUMA_FROM_CHROMA)
-    exact = (Tensor.constant(chroma_from_luma) @ warp.cast("f64")
-             @ Tensor.constant(LUMA_FROM_CHROMA))
-    return exact.cast("f32")
+def _projected(warp: Tensor) -> list[Tensor]:
+    """x, y, w (6, 128, 256) f32 of warp @ (column, row, 1); warp (2, 3, 3) of luma and chroma."""
+    x, y = Tensor.constant(_COLUMNS), Tensor.constant(_ROWS)
+    return [_by_channel(warp[:, i, 0]) * x + _by_channel(warp[:, i, 1]) * y
+            + _by_channel(warp[:, i, 2]) for i in range(3)]
 
 
-def _projected(warp: Tensor, rows: np.ndarray, columns: np.ndarray) -> list[Tensor]:
-    """x, y, w of warp @ (column, row, 1), each (rows, columns) f32."""
-    x = Tensor.constant(columns.astype(np.float32))
-    y = Tensor.constant(rows.astype(np.float32)).unsqueeze(1)
-    return [warp[i, 0] * x + warp[i, 1] * y + warp[i, 2] for i in range(3)]
-
-
-def _nearest(data: Tensor, warp: Tensor, rows: np.ndarray, columns: np.ndarray,
-             plane: Plane) -> Tensor:
-    """u8 (rows, columns): the nearest pixel, rounded half to even; where w = 0, pixel (0, 0)."""
-    x, y, w = _projected(warp, rows, columns)
+def _nearest(data: Tensor, projected: Sequence[Tensor], plane: Plane) -> Tensor:
+    """u8 (6, 128, 256): the nearest pixel, rounded half to even; where w = 0, pixel (0, 0)."""
+    x, y, w = projected
     flat = w == 0.0
     divisor = flat.where(1.0, w)
     column, row = (flat.where(0.0, (v / divisor).round()) for v in (x, y))
     return data[plane.index(column, row)]
 
 
-def _bilinear(data: Tensor, warp: Tensor, rows: np.ndarray, columns: np.ndarray,
-              plane: Plane) -> Tensor:
-    """u8 (rows, columns): four taps with weights in fixed point, clamped to the edge.
+def _bilinear(data: Tensor, projected: Sequence[Tensor], plane: Plane) -> Tensor:
+    """u8 (6, 128, 256): four taps with weights in fixed point, clamped to the edge.
 
     Every quantity is a whole number below 2^24, so f32 computes what integers would.
     """
-    x, y, w = _projected(warp, rows, columns)
+    x, y, w = projected
     flat = w == 0.0
     scale = flat.where(0.0, _FIXED_ONE / flat.where(1.0, w))
     limit = _FAR * _FIXED_ONE

@@ -23,6 +23,7 @@ from drivesim.grids import FRAMES_PER_SECOND, T_IDXS
 from drivesim.highway import RIBBON_STEP, make_highway
 from drivesim.labels import Here, Truth
 from drivesim.painter import FAR, NOISE_SIDE, TABLE_STEP, Ground, Painter, make_ground, make_view
+from drivesim.recorded import Recorded
 from drivesim.scene import scene_quads
 from drivesim.scenery import tileable_noise
 from drivesim.sprites import make_atlas
@@ -69,16 +70,21 @@ class Episode:
 
     def __init__(self, seed: int, conditions: str = "random", seconds: float = 15.0,
                  kind: str | None = None, views: tuple[tuple[float, ...], ...] = (NARROW, WIDE),
-                 traffic: list[Row] | None = None) -> None:
+                 traffic: list[Row] | None = None, recorded: Recorded | None = None) -> None:
         """conditions: "random", "clear" or "bad". kind: "highway", "rural", "urban" or any.
         views: cameras (width, height, focal, centre x, centre y); the second is the wide one.
         traffic: vehicles (station m, offset m, speed m/s, 1 with us or -1) instead of random ones.
+        recorded: a drive whose way the road takes, and whose speed nobody exceeds.
         Raises ValueError for unknown conditions."""
-        self.seconds = seconds
+        self.seconds, self.recorded = seconds, recorded
         self.random = random = np.random.RandomState(seed & 0xFFFFFFFF)
         self.looks = looks.make_looks(random, conditions)
-        self.road = make_highway(random, (seconds + 12) * 36 + FAR, kind, conditions == "clear")
+        self.road = make_highway(random, (seconds + 12) * 36 + FAR, kind, conditions == "clear",
+                                 recorded)
         self.limits = driver.speed_limits(self.road)
+        if recorded is not None:
+            begin = self.road.line.start + driver.LIMIT_STEP * np.arange(len(self.limits))
+            self.limits = np.minimum(self.limits, recorded.speed_at(begin))
         self.lane = int(random.randint(self.road.lanes))
         centres = [self.road.lane_centre(i) for i in range(-self.road.oncoming, self.road.lanes)]
         rows = random_rows(random, centres[self.road.oncoming :], centres[: self.road.oncoming],

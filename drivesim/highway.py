@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from drivesim.recorded import Recorded
 from drivesim.road import STEP, Centreline, running_integral
 
 BEHIND = 60.0  # m of road behind station 0
@@ -104,11 +105,15 @@ class Highway:
 
 
 def make_highway(random: np.random.RandomState, length: float, kind: str | None = None,
-                 clear: bool = False) -> Highway:
-    """A road of that length, m. kind: of KINDS; clear: all paint is whole."""
+                 clear: bool = False, recorded: Recorded | None = None) -> Highway:
+    """A road of that length, m. kind: of KINDS; clear: all paint is whole. recorded: where it runs.
+    """
     kind = kind or str(random.choice(list(KINDS), p=[0.5, 0.35, 0.15]))
     sharpest, straights, ramps, arcs, lanes_range, grade, cruise = KINDS[kind]
-    line = wander(random, -BEHIND, length, sharpest, straights, ramps, arcs)
+    if recorded is None:
+        line = wander(random, -BEHIND, length, sharpest, straights, ramps, arcs)
+    else:
+        line = recorded.line(-BEHIND, length)
     lanes = int(random.randint(lanes_range[0], lanes_range[1] + 1))
     divided = kind == "highway"
     oncoming = 0 if divided else int(random.randint(1, lanes + 1))

@@ -18,6 +18,7 @@ from messaging.frame_transport import (
 from messaging.frames import Frame, FrameClient, FrameGeometry, FrameServer, Stream
 from messaging.logfile import LogReader, LogWriter
 from messaging.message import Peek, decode, event_member, new_message, peek, to_bytes
+from messaging.plain import enumerant
 from messaging.pubsub import PubMaster, SubMaster
 from messaging.routes import log_files
 from messaging.schema import Event, car, log
@@ -51,6 +52,7 @@ __all__ = [
     "canonical",
     "car",
     "decode",
+    "enumerant",
     "event_member",
     "frame_receiver",
     "frame_senders",

@@ -12,13 +12,10 @@ from messaging import tools
 from messaging.bus import Bus
 from messaging.errors import MessagingError
 from messaging.logfile import LogWriter
+from messaging.options import BUS_HELP, add_bus_option, positive
 from messaging.segments import SegmentWriter
 from messaging.services import SERVICES
 
-_BUS_HELP = (
-    "where: a namespace, tcp://HOST (services have fixed ports; tcp://* binds to all addresses), "
-    "msgq or msgq:PREFIX (openpilot's own bus); default: $TINYDRIVE_NAMESPACE, else 'default'"
-)
 _SERVICES_HELP = "names, old ones too, or patterns such as '*CameraState'"
 
 
@@ -44,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
 
     echo = commands.add_parser("echo", help="print messages")
     echo.add_argument("services", nargs="+", metavar="SERVICE", help=_SERVICES_HELP)
-    echo.add_argument("--count", type=_positive, metavar="N", help="stop after N messages")
+    echo.add_argument("--count", type=positive, metavar="N", help="stop after N messages")
     echo.add_argument("--json", action="store_true", help="one line of JSON per message")
     _add_common(echo, _echo)
 
@@ -79,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
     bridge = commands.add_parser("bridge", help="forward messages from one bus to another")
     bridge.add_argument("services", nargs="+", metavar="WHITELIST", help=_SERVICES_HELP)
-    bridge.add_argument("--from", dest="origin", required=True, metavar="BUS", help=_BUS_HELP)
+    bridge.add_argument("--from", dest="origin", required=True, metavar="BUS", help=BUS_HELP)
     bridge.add_argument("--to", dest="target", required=True, metavar="BUS", help="likewise")
     bridge.add_argument("--seconds", type=float, metavar="S", help="stop after S seconds")
     bridge.set_defaults(run=_bridge)
@@ -87,16 +84,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_common(parser: argparse.ArgumentParser, run: object) -> None:
-    parser.add_argument("--bus", "--namespace", dest="bus", metavar="BUS", help=_BUS_HELP)
+    add_bus_option(parser)
     parser.add_argument("--seconds", type=float, metavar="S", help="stop after S seconds")
     parser.set_defaults(run=run)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
 
 
 def _names(text: str) -> list[str]:

@@ -15,6 +15,7 @@ class Announcement:
 
     server: number of the ring. count: frames this server published before, which tells the slot.
     The others: see nv12.Frame.
+    Raises FrameError for a frame id that no message can hold.
     """
 
     server: int
@@ -24,6 +25,10 @@ class Announcement:
     timestamp_eof: int
     valid: bool
     barrier: dict[str, int] | None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.frame_id < 2**32:  # as the log has it
+            raise FrameError(f"the frame id {self.frame_id} does not fit into 32 bits")
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()

@@ -199,10 +199,12 @@ def _measure(link: Link, name: str, size: int, messages: int, rounds: int) -> Re
 def compare(size: int, messages: int, rounds: int) -> list[Result]:
     """Every transport in turn. size: bytes of a message."""
     context = multiprocessing.get_context("spawn")
-    local = Bus.fresh()
-    rings = Bus.msgq(local.namespace)
     results = []
-    with tempfile.TemporaryDirectory(prefix="bench") as folder:
+    with (
+        Bus.at_or_fresh(None) as local,
+        tempfile.TemporaryDirectory(prefix="bench") as folder,
+    ):
+        rings = Bus.msgq(local.namespace)
         ours, theirs = context.Pipe()
         pairs: list[tuple[str, MakeLink, tuple[Any, ...], tuple[Any, ...]]] = [
             ("pipe", PipeLink, (ours,), (theirs,)),
@@ -219,8 +221,7 @@ def compare(size: int, messages: int, rounds: int) -> list[Result]:
             results.append(_measure(link, name, size, messages, rounds))
             process.join()
             link.close()
-    local.remove()
-    rings.remove()
+        rings.remove()
     return results
 
 

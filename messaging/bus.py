@@ -11,6 +11,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -64,6 +65,19 @@ class Bus:
         for name in _abandoned():
             cls(name).remove()
         return cls(f"run-{os.getpid()}-{secrets.token_hex(4)}")
+
+    @classmethod
+    @contextlib.contextmanager
+    def at_or_fresh(cls, address: str | None) -> Iterator[Self]:
+        """The bus at an address; for None a fresh one, removed at the end of the `with` block."""
+        if address is not None:
+            yield cls.at(address)
+            return
+        bus = cls.fresh()
+        try:
+            yield bus
+        finally:
+            bus.remove()
 
     @classmethod
     def msgq(cls, prefix: str | None = None) -> Self:

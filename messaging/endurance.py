@@ -17,13 +17,14 @@ from multiprocessing.connection import Connection
 from messaging.bus import Bus
 from messaging.errors import MessagingError
 from messaging.message import decode, new_message, to_bytes
+from messaging.options import add_bus_option
 from messaging.services import SERVICES
 from messaging.transport import Subscriber, publish, subscribe, wait_for_subscribers, waiter
 
 HOURS = 24.0
 AHEAD = 200  # messages of a service that may be on their way; ZeroMQ drops beyond a thousand
 _START_S = 60.0
-_PATIENCE_S = 30.0  # without a message the hearing process says what it has
+_PATIENCE_S = 300.0  # without a message the hearing process says what it has
 _WARM_SHARE = 0.1  # of the drive, until buffers have their size
 _MAX_GROWTH_KB = 8 * 1024
 
@@ -182,17 +183,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Gives 0 if everything arrived and nothing grew, 1 if not, 2 if it could not run."""
     parser = argparse.ArgumentParser(prog="python -m messaging.endurance", description=__doc__)
     parser.add_argument("--hours", type=float, default=HOURS, help="of the drive (default 24)")
-    parser.add_argument("--bus", metavar="BUS", help="(default: a namespace of its own)")
+    add_bus_option(parser, "to send on (default: a namespace of its own)")
     arguments = parser.parse_args(argv)
-    own = None if arguments.bus else Bus.fresh()
     try:
-        result = run(arguments.hours, own or Bus.at(arguments.bus))
+        with Bus.at_or_fresh(arguments.bus) as bus:
+            result = run(arguments.hours, bus)
     except MessagingError as error:
         print(f"endurance: {error}", file=sys.stderr)
         return 2
-    finally:
-        if own:
-            own.remove()
     print(describe(result))
     return 0 if result.sound else 1
 

@@ -56,7 +56,7 @@ def _plain(value: Any) -> Any:
         return _struct(value)
     if hasattr(value, "__len__"):  # a list of Cap'n Proto
         return [_plain(item) for item in value]
-    return _enumerant(value)
+    return enumerant(value)
 
 
 def _struct(value: Any) -> dict[str, Any]:
@@ -70,9 +70,10 @@ def _struct(value: Any) -> dict[str, Any]:
     return {name: _plain(getattr(value, name)) for name in names if value._has(name)}
 
 
-def _enumerant(value: Any) -> str | int:
+def enumerant(value: Any) -> str | int:
+    """Name of a value of an enum; its number if it is newer than our schema."""
     try:
         return str(value)
-    except RuntimeError:  # newer than our schema
+    except RuntimeError:
         number: int = value.raw
         return number

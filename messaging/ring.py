@@ -33,6 +33,7 @@ _COUNTER_WORDS = 8  # each counter has a cache line (64 bytes) of its own
 _MAX_SLOTS = 64
 _SLOTS_AT = _COUNTERS_AT + _MAX_SLOTS * _COUNTER_WORDS * 8
 _PAGE = 4096
+_FAR = 1e6  # pixels, more than any camera has between two of its points
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ class RingDescription:
     def __post_init__(self) -> None:
         if not 2 <= self.slots <= _MAX_SLOTS:
             raise FrameError(f"a stream has 2 to {_MAX_SLOTS} buffers, not {self.slots}")
+        focal, *center = self.intrinsics or (1.0, 0.0, 0.0)
+        if not 0 < focal < _FAR or not all(-_FAR < value < _FAR for value in center):
+            raise FrameError(f"a camera cannot have focal length {focal} and center {center}")
 
     @property
     def slot_bytes(self) -> int:
@@ -164,7 +168,10 @@ class FrameRing:
             except OSError:
                 continue
             try:
-                size = os.fstat(descriptor).st_size
+                status = os.fstat(descriptor)
+                if status.st_uid != os.getuid():  # anybody may put files into /dev/shm
+                    continue
+                size = status.st_size
                 if size < _SLOTS_AT:
                     raise FrameError(f"it is only {size} bytes long")
                 description = RingDescription.from_bytes(os.pread(descriptor, _HEADER.size, 0))

@@ -16,7 +16,7 @@ from typing import TextIO
 
 from messaging.aliases import EVENT_ALIASES
 from messaging.bus import Bus
-from messaging.errors import BusError, MessageError
+from messaging.errors import BusError, LogFileError, MessageError
 from messaging.logfile import LogReader, LogWriter
 from messaging.message import decode, event_member, peek
 from messaging.plain import to_json, to_text
@@ -324,6 +324,8 @@ def play(
     # a moment to find each
     first_file = LogReader(reader.paths[:1], services=members) if reader.paths else reader
     present = dict.fromkeys(seen.member or "" for seen, _ in first_file.raw())
+    if not present and first_file.problem:
+        raise LogFileError(f"{reader.paths[0]} holds no message that could be played")
     publishers = _publishers(present, bus)
     sent = 0
     try:

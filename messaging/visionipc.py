@@ -362,7 +362,7 @@ class VisionIpcClient(Closing):
             return False
         try:
             return bool(data) and self._take_buffers(data, descriptors)
-        except (FrameError, OSError, ValueError, struct.error) as error:
+        except (FrameError, OSError, OverflowError, ValueError, struct.error) as error:
             raise FrameError(f"cannot use the camera server at {self._path}: {error}") from None
         finally:
             for descriptor in descriptors:

@@ -13,10 +13,13 @@ import zmq
 
 from messaging.bus import Bus
 from messaging.errors import BusError
+from messaging.message import MAX_MESSAGE_BYTES
 
 _LINGER_MS = 500  # how long close() waits for what is still on its way to subscribers
 _RECONNECT_MS = 10  # first attempt after a publisher went away
 _RECONNECT_MAX_MS = 100
+_NOTICE_BYTES = 1024  # longest a subscriber may say; it needs a byte and the handshake
+_NOTICE_EVERY = 10  # messages: notices that nobody takes would pile up in the socket for ever
 _SUBSCRIBE, _UNSUBSCRIBE = b"\x01", b"\x00"  # what an XPUB socket receives from its subscribers
 
 
@@ -31,12 +34,14 @@ class ZmqPublisher:
         self.name = name
         self.subscribers = 0
         self._gained = False
+        self._sent = 0
         self._lock = bus.lock(name) if local or bus.host is None else None
         # a context of its own: terminating it is the only way to know that the socket is gone
         self._context = zmq.Context()
         self.socket = self._context.socket(zmq.XPUB)
         self.socket.setsockopt(zmq.LINGER, _LINGER_MS)
         self.socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # report every single subscriber
+        self.socket.setsockopt(zmq.MAXMSGSIZE, _NOTICE_BYTES)
         # also when nobody calls close(): a context that is collected first would wait for ever
         self._release = weakref.finalize(self, _release, self._context, self.socket, self._lock)
         address = bus.local_endpoint(name) if local else bus.endpoint(name, bind=True)
@@ -49,6 +54,9 @@ class ZmqPublisher:
     def send(self, data: bytes) -> None:
         """Send to everybody who is subscribed now; a subscriber that is far behind misses it."""
         self.socket.send(data)
+        self._sent += 1
+        if self._sent % _NOTICE_EVERY == 0:
+            self.take_notice()
 
     def take_notice(self) -> None:
         """Count the subscribers that came and went since the last call."""
@@ -97,6 +105,7 @@ class ZmqSubscriber:
         self.socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
         self.socket.setsockopt(zmq.CONFLATE, int(conflate))
+        self.socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)  # who sends more is cut off
         self.socket.setsockopt(zmq.SUBSCRIBE, b"")
         self.socket.connect(bus.local_endpoint(name) if local else bus.endpoint(name, bind=False))
 

@@ -5,12 +5,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Event
 
+from messaging import Bus
 from modeld import process, status
 from modeld.camera_program import CameraProgram, is_camera_program
 from modeld.contract import ContractError, Runner
-from modeld.daemon import DEFAULT_DELAYS, Daemon, Options
+from modeld.daemon import DEFAULT_DELAYS, NAME, Daemon, Options
 from modeld.model_state import DrivingModel
 from modeld.params import CarDelays, decode_car_params, read_delays, wait_for_car_params
 from modeld.planner import Planner
@@ -48,13 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status.main(argv[1:])
     args = _arguments(argv)
 
-    def make(stop: Event) -> Daemon:
-        bus = process.bus_of(args)
-        model = driving_model(process.load_verified(_files(args), args), args.sampling)
+    def make(bus: Bus, runners: list[Runner]) -> Daemon:
+        model = driving_model(runners, args.sampling)
         planner = Planner(model, args.sampling or "nearest", args.send_raw_predictions)
-        return Daemon(planner, bus, Options(args.lockstep, _car_delays(args.params, stop)))
+        return Daemon(planner, bus, Options(args.lockstep, _car_delays(args.params)))
 
-    return process.run("modeld", make, args, REALTIME_PRIORITY)
+    return process.run(NAME, _files(args), make, args, REALTIME_PRIORITY)
 
 
 def driving_model(
@@ -79,10 +78,11 @@ def _files(args: argparse.Namespace) -> list[str]:
     return [file for file in (args.model, args.policy, args.off_policy) if file]
 
 
-def _car_delays(directory: Path | None, stop: Event) -> CarDelays:
+def _car_delays(directory: Path | None) -> CarDelays:
     """Delays of the car in a params directory, usual ones without a directory."""
-    data = wait_for_car_params(directory, stop) if directory else None
-    return read_delays(decode_car_params(data), DEFAULT_DELAYS) if data else DEFAULT_DELAYS
+    if directory is None:
+        return DEFAULT_DELAYS
+    return read_delays(decode_car_params(wait_for_car_params(directory)), DEFAULT_DELAYS)
 
 
 if __name__ == "__main__":

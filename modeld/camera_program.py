@@ -5,6 +5,7 @@ floats in and reads one vector; the queues are state of the program.
 """
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,9 +15,11 @@ from modeld.contract import ContractError, Runner, read_slices
 from modeld.model_state import ModelOutputs
 from modeld.pairing import Frame
 from modeld.parser import parse
+from modeld.warp import chroma_matrix
 
 KEY = "camera_program"  # of the artifact's metadata
 CAMERAS = ("main", "extra")
+WARP_SHAPE = (2, 3, 3)  # of the luma plane and of the chroma planes
 
 
 class Described(NamedTuple):
@@ -44,10 +47,18 @@ class CameraProgram:
         except (KeyError, TypeError, ValueError) as error:
             raise ContractError(f"The model's metadata '{KEY}' is incomplete ({error!r}); compile "
                                 "it again.") from None
+        for name in CAMERAS:
+            warp = runner.inputs.get(f"{name}_warp")
+            if warp is not None and tuple(warp.shape) != WARP_SHAPE:
+                raise ContractError(f"The model's {name}_warp is {tuple(warp.shape)} and must be "
+                                    f"{WARP_SHAPE}: it was made by another version. Compile it "
+                                    "again.")
         length = int(np.prod(runner.outputs["outputs"].shape))
         self._slices = read_slices(runner.metadata.get("output_slices"), length, "camera program")
         parse({name: np.zeros(where.stop - where.start) for name, where in self._slices.items()})
-        self._frames = {name: np.zeros(self._capacity, np.uint8) for name in CAMERAS}
+        # They stay where they are and begin at a page, so that a GPU may read them in place.
+        self._frames = {name: np.frombuffer(mmap.mmap(-1, self._capacity), np.uint8)
+                        for name in CAMERAS}
 
     def run(self, frames: Sequence[Frame], warps: Sequence[np.ndarray],
             vectors: Mapping[str, np.ndarray]) -> ModelOutputs:
@@ -64,7 +75,7 @@ class CameraProgram:
             if f"{name}_frame" in self._runner.inputs:
                 given[f"{name}_geometry"] = self._copy(name, frame)
                 given[f"{name}_frame"] = self._frames[name]
-                given[f"{name}_warp"] = warp
+                given[f"{name}_warp"] = np.stack([warp, chroma_matrix(warp, self.sampling)])
         inputs = {name: given[name].reshape(spec.shape)
                   for name, spec in self._runner.inputs.items()}
         flat = self._runner(inputs)["outputs"].astype(np.float32, copy=False).reshape(-1)

@@ -14,6 +14,7 @@ How the generations are told apart:
 - Whether the current features are among the rows: in a policy, which runs behind its vision model,
   yes; in a single file, which computes them itself, no.
 - `initial_state` (GRU) and `state_x` with an output `next_state_x`: fed back from run to run.
+- `lat_planner_state` (0.9.5) follows from the solution that the run before put out.
 - How an action follows from the plan changed with the releases; see `_era`.
 """
 from __future__ import annotations
@@ -38,7 +39,9 @@ class Spec(Protocol):
 
 
 class Runner(Protocol):
-    """A loaded model, as `tinynn.load` gives it."""
+    """A loaded model, as `tinynn.load` gives it; target: what it runs on now."""
+
+    target: str
 
     @property
     def inputs(self) -> Mapping[str, Spec]: ...
@@ -106,12 +109,12 @@ class Contract:
 
 
 # Inputs without history, and their widths; the queue has the name of the input.
-VECTORS = {"traffic_convention": 2, "lateral_control_params": 2, "action_t": 2}
+VECTORS = {"traffic_convention": 2, "lateral_control_params": 2, "action_t": 2,
+           "lat_planner_state": 4}
 # Inputs that are known to be fed zeros: navigation, gone since April 2024.
 ZEROS = {"nav_features": (1, 256), "nav_instructions": (1, 150)}
 # Inputs that are known by name, but not well enough to feed them.
 UNKNOWN = {
-    "lat_planner_state": "which is fed back from the model's own solution (0.9.5)",
     "driving_style": "whose values are not known (December 2022 to January 2024)",
     "radar_tracks": "whose layout is not known (one experimental model)",
 }
@@ -172,6 +175,9 @@ def _check_outputs(graphs: list[_Builder]) -> None:
     if wants_features and "hidden_state" not in first.slices:
         raise ContractError(f"The {first.title} has no output 'hidden_state', but its features "
                             "are wanted as an input.")
+    if "lat_planner_state" in first.inputs and "lat_planner_solution" not in first.slices:
+        raise ContractError("The input 'lat_planner_state' is wanted, but there is no output "
+                            "'lat_planner_solution' to take it from.")
     wants_curvature = any("prev_desired_curv" in graph.inputs for graph in graphs)
     if wants_curvature and "desired_curvature" not in last.slices:
         raise ContractError("The input 'prev_desired_curv' is wanted, but there is no output "

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Any
 
-from messaging import Bus, Frame, PubMaster, Stream, SubMaster, new_message
+import capnp
+
+from messaging import Bus, Frame, PubMaster, Stream, SubMaster, enumerant, new_message
 from modeld import cameras, status
 from modeld.cameras import Intrinsics
 from modeld.desire_helper import Driver
@@ -109,8 +111,9 @@ class Daemon:
 
     def _tell(self, state: str) -> None:
         planner = self.planner
+        targets = ", ".join(dict.fromkeys(runner.target for runner in planner.model.runners))
         self._status.update(state, planner.counters, planner.last_frame_id, self._valid,
-                            planner.speed.mean)
+                            planner.speed.mean, targets)
 
     def _receive_messages(self, frame: Frame) -> None:
         if not self._options.lockstep or frame.barrier is None:
@@ -134,7 +137,8 @@ class Daemon:
         state = CAMERA_STATE[eye.stream]
         if not (self._sm.seen["deviceState"] and self._sm.seen[state]):
             return None
-        device_type, sensor = str(self._sm["deviceState"].deviceType), str(self._sm[state].sensor)
+        device_type = str(enumerant(self._sm["deviceState"].deviceType))
+        sensor = str(enumerant(self._sm[state].sensor))
         try:
             device = cameras.lookup(device_type, sensor)
         except cameras.UnknownCamera as error:
@@ -182,6 +186,8 @@ def read_car(
 ) -> CarInputs:
     """What the messages say now. Before the first message of a kind its defaults count.
 
+    A speed that is no number counts as standstill, at which curvatures are held.
+
     delays: of the actuators, until carParams is seen.
     """
     state = sm["carState"]
@@ -192,7 +198,8 @@ def read_car(
         lateral_delay = sound_delay(sm["lateralDelay"].lateralDelay, lateral_delay)
     return CarInputs(
         driver=Driver(
-            v_ego=max(state.vEgo, 0.0), left_blinker=state.leftBlinker,
+            v_ego=max(state.vEgo, 0.0) if math.isfinite(state.vEgo) else 0.0,
+            left_blinker=state.leftBlinker,
             right_blinker=state.rightBlinker, steering_pressed=state.steeringPressed,
             steering_torque=state.steeringTorque, left_blindspot=state.leftBlindspot,
             right_blindspot=state.rightBlindspot, lateral_active=sm["carControl"].latActive),
@@ -200,13 +207,16 @@ def read_car(
         rpy=calibration(sm["extrinsicsCalibration"]),
         lateral_delay=lateral_delay, longitudinal_delay=delays.longitudinal,
         camera_frame_id=sm[camera_state].frameId if sm.seen[camera_state] else None,
-        device_type=str(sm["deviceState"].deviceType),
+        device_type=str(enumerant(sm["deviceState"].deviceType)),
         standing=sm.seen["carState"] and abs(state.vEgo) < STANDING_SPEED)
 
 
 def calibration(message: Any) -> tuple[float, float, float] | None:
     """Roll, pitch, yaw (radians) of an extrinsicsCalibration; None if it has none."""
-    rpy = tuple(message.rpyCalib)
+    try:
+        rpy = tuple(message.rpyCalib)
+    except capnp.KjException:  # a list of something else
+        return None
     if len(rpy) != 3 or not all(map(math.isfinite, rpy)):
         return None
     return rpy

@@ -11,6 +11,7 @@ from threading import Event
 from messaging import Bus, Frame, PubMaster, Stream, SubMaster, new_message
 from modeld import cameras, process, status
 from modeld.cameras import Intrinsics
+from modeld.contract import Runner
 from modeld.daemon import BARRIER_TIMEOUT_S, Options, calibration, wait_for_listeners
 from modeld.driver_state import Monitor
 from modeld.status import StatusFile
@@ -99,14 +100,14 @@ class DriverDaemon:
     def _wait(self) -> None:
         if not self._waiting_said:
             self._waiting_said = True
-            log.warning("Waiting for a camera: no frames from CABIN on bus '%s'.",
-                        self._bus.address)
+            log.warning("Waiting for a camera: no frames from CABIN on bus '%s'. Start one there: "
+                        "camerad, or python -m modeld.webcam --cabin.", self._bus.address)
         self._tell(status.WAITING)
 
     def _tell(self, state: str) -> None:
         monitor = self.monitor
         self._status.update(state, monitor.counters, monitor.last_frame_id, self._valid,
-                            monitor.speed.mean)
+                            monitor.speed.mean, monitor.runner.target)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -122,12 +123,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGINT or SIGTERM; process.run says what the exit codes mean."""
     args = _arguments(argv)
 
-    def make(stop: Event) -> DriverDaemon:
-        bus = process.bus_of(args)
-        runner = process.load_verified([args.model], args)[0]
-        return DriverDaemon(Monitor(runner, args.send_raw_predictions), bus, Options(args.lockstep))
+    def make(bus: Bus, runners: list[Runner]) -> DriverDaemon:
+        monitor = Monitor(runners[0], args.send_raw_predictions)
+        return DriverDaemon(monitor, bus, Options(args.lockstep))
 
-    return process.run(NAME, make, args, REALTIME_PRIORITY)
+    return process.run(NAME, [args.model], make, args, REALTIME_PRIORITY)
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ class Monitor:
         self.counters = watch.Counters()
         self.speed = watch.SpeedWatch()
         self.last_frame_id: int | None = None
-        self._runner = runner
+        self.runner = runner
         self._send_raw = send_raw
         self._camera = watch.CameraWatch("cabin")
 
@@ -173,8 +173,8 @@ class Monitor:
         picture = _warp(camera, *frame.luma.shape).sample(frame.luma)
         arrays = {"input_img": picture, "calib": np.array(rpy or (0, 0, 0), np.float32)}
         inputs = {name: arrays[name].reshape(spec.shape).astype(DTYPES[spec.dtype], copy=False)
-                  for name, spec in self._runner.inputs.items()}
-        vector = self._runner(inputs)["outputs"].astype(np.float32).reshape(-1)
+                  for name, spec in self.runner.inputs.items()}
+        vector = self.runner(inputs)["outputs"].astype(np.float32).reshape(-1)
         model_done = clock()
         finite = bool(np.isfinite(vector).all())
         told = driver_state(vector, self.contract) if finite else {}

@@ -55,7 +55,7 @@ def model_v2(
 ) -> Fields:
     """Fields of modelV2. Metres, seconds, radians; calibrated frame: x forward, y right, z down."""
     plan, stds = parsed["plan"], parsed["plan_stds"]
-    return {
+    fields = {
         **frame_fields(info),
         "timestampEof": info.timestamp_eof,
         "frameAge": info.frame_age,
@@ -80,6 +80,16 @@ def model_v2(
         "confidence": judgement.confidence,
         "action": _action(judgement.action),
     }
+    if "lat_planner_solution" in parsed:  # 0.9.5; what steers there takes it from here
+        fields["lateralPlannerSolutionDEPRECATED"] = _solution(parsed)
+    return fields
+
+
+def _solution(parsed: Mapping[str, np.ndarray]) -> Fields:
+    means, stds = parsed["lat_planner_solution"], parsed["lat_planner_solution_stds"]
+    names = ("x", "y", "yaw", "yawRate")
+    return {**{name: means[:, i].tolist() for i, name in enumerate(names)},
+            **{f"{name}Std": stds[:, i].tolist() for i, name in enumerate(names)}}
 
 
 def driving_model_data(

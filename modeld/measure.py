@@ -288,17 +288,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     process.add_options(parser, "modelV2")
     parser.set_defaults(frames=6000)
     args = parser.parse_args(argv)
-    own = Bus.fresh() if args.bus is None else None
-    if own:
-        args.bus = own.address
     try:
-        result = measure(args)
+        with Bus.at_or_fresh(args.bus) as bus:
+            args.bus = bus.address
+            result = measure(args)
     except MessagingError as error:
         print(f"measure: {error}", file=sys.stderr)
         return 2
-    finally:
-        if own:
-            own.remove()
     print(describe(result))
     return 0 if result.accounted else 1
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from modeld import constants as c
 from modeld import queues
-from modeld.constants import DESIRE_LEN
 from modeld.contract import Graph, Runner, describe, in_order
 from modeld.parser import parse
 
@@ -60,7 +60,7 @@ class DrivingModel:
         self._history: dict[str, queues.Queue] = {
             name: queues.empty(spec.length, spec.shape, spec.dtype)
             for name, spec in self.contract.queues.items()}
-        self._desire = np.zeros(DESIRE_LEN, np.float32)
+        self._desire = np.zeros(c.DESIRE_LEN, np.float32)
 
     def run(self, inputs: ModelInputs) -> ModelOutputs:
         """Run on one frame. The history moves on only if everything came out finite."""
@@ -84,11 +84,24 @@ class DrivingModel:
             # Policies, which run next, see the features of this frame.
             if "hidden_state" in graph.slices:
                 _push(history, "features", named["hidden_state"])
+        if "lat_planner_solution" in named:
+            _push(history, "lat_planner_state", lateral_state(named["lat_planner_solution"]))
         if "desired_curvature" in named:
             _push(history, "curvature", named["desired_curvature"][:1])
         if finite:
             self._history, self._desire = history, inputs.desire
         return ModelOutputs(np.concatenate(raw), named, finite)
+
+
+def lateral_state(solution: np.ndarray) -> np.ndarray:
+    """What models of 0.9.5 are told of their last solution: (4,) float32.
+
+    solution: (264,), means of x, y, heading and yaw rate (33, 4) over T_IDXS, then deviations.
+    Position is zero, as the car is where it is; heading and yaw rate are those of one frame ahead.
+    """
+    means = solution[:4 * c.IDX_N].reshape(c.IDX_N, 4)
+    ahead = [np.interp(c.DT_MDL, c.T_IDXS, means[:, column]) for column in (2, 3)]
+    return np.array([0.0, 0.0, *ahead], np.float32)
 
 
 def _push(history: dict[str, queues.Queue], name: str, row: np.ndarray) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import capnp
@@ -49,34 +49,40 @@ def read_delays(params: Any, defaults: CarDelays) -> CarDelays:
 def find_car_params(directory: Path) -> Path:
     """The file CarParams of a params directory, whether or not it is there yet.
 
-    Devices keep the files in the folder `d` of the directory, which may be named too. Raises
-    ParamsError if there is no such directory.
+    Devices keep the files in the folder `d` of the directory, which may be named too.
     """
-    if not directory.is_dir():
-        raise ParamsError(f"{directory} is no directory; --params takes the one that holds the "
-                          f"file {CAR_PARAMS}, on a device /data/params.")
     inner = directory / "d"
     return (inner if inner.is_dir() else directory) / CAR_PARAMS
 
 
-def wait_for_car_params(directory: Path, stop: Event) -> bytes | None:
-    """The bytes of CarParams as soon as they are there; None if `stop` is set before.
+def wait_for_car_params(directory: Path) -> bytes:
+    """The bytes of CarParams as soon as they are there.
 
-    A device writes them when it has recognised the car. Raises ParamsError for no directory.
+    A device writes them when it has recognised the car; until then the file, and even its folder,
+    may come and go. An empty one is what a loss of power leaves. Raises ParamsError if there is no
+    such directory now, or for a file that cannot be read.
     """
-    path = find_car_params(directory)
+    if not directory.is_dir():
+        raise ParamsError(f"{directory} is no directory; --params takes the one that holds the "
+                          f"file {CAR_PARAMS}, on a device /data/params.")
     said = False
-    while not stop.is_set():
-        try:
-            return path.read_bytes()
-        except FileNotFoundError:
-            if not said:
-                log.warning("Waiting for %s: the car is not recognised yet.", path)
-            said = True
-            stop.wait(_LOOK_AGAIN_S)
-        except OSError as error:
-            raise ParamsError(f"{path} cannot be read: {error.strerror}.") from None
-    return None
+    while not (data := _read(find_car_params(directory))):
+        if not said:
+            log.warning("Waiting for %s in %s: the car is not recognised yet.", CAR_PARAMS,
+                        directory)
+        said = True
+        time.sleep(_LOOK_AGAIN_S)
+    return data
+
+
+def _read(path: Path) -> bytes:
+    """Nothing if there is no such file."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise ParamsError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def decode_car_params(data: bytes) -> Any:

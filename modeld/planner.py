@@ -162,7 +162,8 @@ class Planner:
     def _pack(self, frame: Frame, warp: np.ndarray) -> np.ndarray:
         luma = frame.luma
         height, width = luma.shape
-        return prepare_warp(warp, height, width, self._sampling).pack(luma, frame.chroma)
+        ready = prepare_warp(warp, height, width, self._sampling, stride=luma.strides[0])
+        return ready.pack(luma, frame.chroma)
 
     def _vectors(self, car: CarInputs, times: np.ndarray) -> dict[str, np.ndarray]:
         """The inputs of the model that are not pictures, as ModelInputs names them."""

@@ -5,6 +5,7 @@ import argparse
 import gc
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from typing import Protocol
 
 import tinynn
 from messaging import Bus, BusError, MessagingError
+from messaging.options import add_bus_option, positive
 from modeld.contract import ContractError, Runner
 from modeld.watch import Counters
 
@@ -32,13 +34,6 @@ class Daemon(Protocol):
     def close(self) -> None: ...
 
 
-def add_bus_option(parser: argparse.ArgumentParser) -> None:
-    """--bus, which every command has; --namespace is its older name."""
-    parser.add_argument("--bus", "--namespace", dest="bus", metavar="BUS", help=(
-        "namespace of this machine, tcp://HOST, msgq or msgq:PREFIX (openpilot's own bus); "
-        "default: $TINYDRIVE_NAMESPACE, else 'default'"))
-
-
 def add_options(parser: argparse.ArgumentParser, message: str) -> None:
     """The options of both daemons. message: the one into which raw predictions go."""
     add_bus_option(parser)
@@ -47,10 +42,10 @@ def add_options(parser: argparse.ArgumentParser, message: str) -> None:
     parser.add_argument("--target", metavar="TARGET", help="of the artifact, for instance opencl; "
                         "if it does not run here, its cpu target does (default: the best that "
                         "runs)")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of the model")
+    parser.add_argument("--threads", type=positive, metavar="N", help="threads of the model")
     parser.add_argument("--cores", type=_cores, default=(), metavar="LIST",
                         help="a core for each thread of the model, for instance 6,7")
-    parser.add_argument("--frames", type=int, metavar="N", help="stop after so many frames")
+    parser.add_argument("--frames", type=positive, metavar="N", help="stop after so many frames")
     parser.add_argument("--send-raw-predictions", action="store_true",
                         help=f"put the raw output vector into {message}")
     parser.add_argument("--realtime", action="store_true",
@@ -58,6 +53,8 @@ def add_options(parser: argparse.ArgumentParser, message: str) -> None:
 
 
 def _cores(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of cores; write for instance 6,7")
     return tuple(int(number) for number in text.split(","))
 
 
@@ -101,23 +98,27 @@ def _load(file: str | Path, args: argparse.Namespace) -> tinynn.Runner:
     return tinynn.load(file, target=OUR_TARGET, threads=threads, cores=args.cores)
 
 
-def run(name: str, make: Callable[[Event], Daemon], args: argparse.Namespace,
-        priority: int) -> int:
+def run(name: str, files: Sequence[str], make: Callable[[Bus, list[Runner]], Daemon],
+        args: argparse.Namespace, priority: int) -> int:
     """Make a daemon and run it until SIGINT or SIGTERM, or `args.frames` frames.
 
-    priority: in real-time scheduling. Gives the exit code: 0, 1 if the bus failed or a frame did
-    not fit the model, 2 if the daemon could not start.
+    files: artifacts, which `make` gets loaded, with the bus. priority: in real-time scheduling.
+    Gives the exit code: 0, 1 if the bus failed or a frame did not fit the model, 2 if the daemon
+    could not start. A signal ends the start at once, by SystemExit.
     """
     logging.basicConfig(format=f"{name}: %(message)s", level=logging.INFO, stream=sys.stderr)
-    stop = Event()
-    stop_on_signals(stop)
+    starting, stop = Event(), Event()
+    starting.set()
+    stop_on_signals(stop, starting)
     if args.realtime:  # before there are threads: those of the model inherit it
         enter_realtime(priority)
     try:
-        daemon = make(stop)
+        bus = bus_of(args)
+        daemon = make(bus, load_verified(files, args))
     except (MessagingError, OSError, ValueError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
+    starting.clear()
     gc.freeze()
     try:
         daemon.run(stop, args.frames)
@@ -130,10 +131,12 @@ def run(name: str, make: Callable[[Event], Daemon], args: argparse.Namespace,
     return 0
 
 
-def stop_on_signals(stop: Event) -> None:
-    """SIGINT and SIGTERM set `stop`."""
+def stop_on_signals(stop: Event, starting: Event | None = None) -> None:
+    """SIGINT and SIGTERM set `stop`; while `starting` is set they end the program at once."""
     def handle(number: int, frame: FrameType | None) -> None:
         stop.set()
+        if starting is not None and starting.is_set():
+            sys.exit(0)
     signal.signal(signal.SIGINT, handle)
     signal.signal(signal.SIGTERM, handle)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from messaging import Bus, BusError
+from messaging.options import add_bus_option
 from modeld.watch import Counters
 
 log = logging.getLogger("modeld")
@@ -38,7 +39,7 @@ class Status:
 
     state: WAITING, RUNNING or STOPPED. frames, dropped, faults, last: see watch.Counters.
     frame_id: of the newest frame, None before the first. valid: whether it was published so.
-    execution_ms: mean time of the newest runs.
+    execution_ms: mean time of the newest runs. target: what the model runs on now.
     """
 
     pid: int
@@ -48,6 +49,7 @@ class Status:
     frame_id: int | None
     valid: bool
     execution_ms: float
+    target: str
     faults: dict[str, int]
     last: dict[str, str]
 
@@ -72,6 +74,7 @@ class StatusFile:
 
     def update(
         self, state: str, counters: Counters, frame_id: int | None, valid: bool, mean_s: float,
+        target: str,
     ) -> None:
         """Write the file if a second has passed since the last time, or the daemon has stopped."""
         now = self._clock()
@@ -80,7 +83,7 @@ class StatusFile:
         self._due = now + PERIOD_S
         status = Status(
             os.getpid(), state, counters.frames, counters.dropped, frame_id, valid,
-            round(1000 * mean_s, 2), dict(counters.faults), counters.last)
+            round(1000 * mean_s, 2), target, dict(counters.faults), counters.last)
         partial = self.path.with_suffix(".partial")
         try:
             partial.write_text(json.dumps(asdict(status), indent=1, sort_keys=True))
@@ -107,7 +110,7 @@ def _sound(table: dict[str, Any]) -> bool:
     number = (int, float)
     kinds: dict[str, Any] = {
         "pid": int, "state": str, "frames": int, "dropped": int, "frame_id": (int, type(None)),
-        "valid": bool, "execution_ms": number, "faults": dict, "last": dict}
+        "valid": bool, "execution_ms": number, "target": str, "faults": dict, "last": dict}
     return (
         table.keys() == kinds.keys()
         and all(isinstance(table[name], kind) for name, kind in kinds.items())
@@ -121,7 +124,7 @@ def describe(daemon: str, status: Status, age_s: float) -> list[str]:
         state = f"no sign of life for {age_s:.0f} s; it hangs or was killed"
     else:
         state = status.state
-    lines = [f"{daemon} (process {status.pid}): {state}"]
+    lines = [f"{daemon} (process {status.pid}): {state}, target {status.target}"]
     frames = f"  {frames_in_words(status.frames)}, {status.dropped} dropped"
     if status.frame_id is not None:
         validity = "valid" if status.valid else "NOT valid"
@@ -149,8 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="modeld status", description="Show how the daemons on a bus are: what they handled, "
         "what went wrong how often, and why.")
-    parser.add_argument("--bus", "--namespace", dest="bus", metavar="BUS", help=(
-        "bus to look at, as modeld has it"))
+    add_bus_option(parser)
     args = parser.parse_args(argv)
     try:
         bus = Bus.at(args.bus)

@@ -72,15 +72,15 @@ def _ratio(x: np.ndarray, w: np.ndarray, scale: float) -> np.ndarray:
 class Taps:
     """Which source pixels make each output pixel.
 
-    index: (T, h, w) into the flattened source plane; weight: (T, h, w) int32 of 2^15 in sum, or
-    None if there is one tap and it is taken as it is.
+    index: (T, ..., h, w) into the flattened source plane; weight: int32 of 2^15 in sum, of a shape
+    that goes with it, or None if there is one tap and it is taken as it is.
     """
 
     index: np.ndarray
     weight: np.ndarray | None
 
     def sample(self, plane: np.ndarray) -> np.ndarray:
-        """Flat uint8 source plane -> uint8 (h, w)."""
+        """Flat uint8 source plane -> uint8 (..., h, w)."""
         if self.weight is None:
             return plane.take(self.index[0])
         total = np.full(self.index.shape[1:], 1 << (_WEIGHT_BITS - 1), np.int32)
@@ -91,6 +91,18 @@ class Taps:
     def reordered(self, order: Callable[[np.ndarray], np.ndarray]) -> Taps:
         """The same taps for a rearranged output; `order` rearranges the last two axes."""
         return Taps(order(self.index), None if self.weight is None else order(self.weight))
+
+    def spaced(self, width: int, stride: int, step: int = 1) -> Taps:
+        """The same taps for a plane of `width` pixels with gaps.
+
+        stride: bytes from one row to the next. step: from one pixel to the next.
+        """
+        return Taps(self.index // width * stride + self.index % width * step, self.weight)
+
+    def both_channels(self) -> Taps:
+        """These taps and those one byte further on: output (2, h, w) instead of (h, w)."""
+        weight = None if self.weight is None else self.weight[:, None]
+        return Taps(np.stack([self.index, self.index + 1], axis=1), weight)
 
 
 def _nearest(matrix: np.ndarray, output: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -155,22 +167,37 @@ def luma_phases(luma: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Warp:
-    """A warp made ready for frames of one size; `pack` then costs a few table look-ups."""
+    """A warp made ready for frames of one size; `pack` then costs a table look-up.
+
+    stride: bytes from row to row for which the taps are made.
+    """
 
     luma: Taps
     chroma: Taps
+    stride: int
 
     def pack(self, luma: np.ndarray, chroma: np.ndarray) -> np.ndarray:
         """luma (H, W), chroma (H/2, W/2, 2) with U first -> packed picture (6, 128, 256) uint8."""
         packed = np.empty(PICTURE_SHAPE, np.uint8)
-        packed[:4] = self.luma.sample(luma.reshape(-1))
-        for channel in (0, 1):
-            packed[4 + channel] = self.chroma.sample(chroma[..., channel].reshape(-1))
+        packed[:4] = self.luma.sample(_flat(luma, self.stride))
+        packed[4:] = self.chroma.sample(_flat(chroma, self.stride))
         return packed
 
 
+def _flat(plane: np.ndarray, stride: int) -> np.ndarray:
+    """The bytes of a plane with its rows `stride` bytes apart; copied only if they are not so."""
+    rows, used = len(plane), plane[0].size
+    if plane.strides[0] != stride or not plane[0].flags.c_contiguous:
+        spaced = np.zeros((rows, stride), np.uint8)
+        spaced[:, :used] = plane.reshape(rows, used)
+        plane = spaced
+    return np.lib.stride_tricks.as_strided(plane, (stride * (rows - 1) + used,), (1,))
+
+
 @lru_cache(maxsize=8)
-def _prepared(matrix: bytes, height: int, width: int, sampling: str, border: str) -> Warp:
+def _prepared(
+    matrix: bytes, height: int, width: int, sampling: str, border: str, stride: int,
+) -> Warp:
     luma_matrix = np.frombuffer(matrix, np.float32).reshape(3, 3)
     sizes = ((height, width), (MODEL_HEIGHT, MODEL_WIDTH))
     halves = ((height // 2, width // 2), (MODEL_HEIGHT // 2, MODEL_WIDTH // 2))
@@ -182,14 +209,21 @@ def _prepared(matrix: bytes, height: int, width: int, sampling: str, border: str
         chroma = bilinear_taps(half_matrix, *halves, border)
     else:
         raise ValueError(f"Sampling '{sampling}' is not known; use 'nearest' or 'bilinear'.")
-    return Warp(luma.reordered(luma_phases), chroma)
+    return Warp(luma.spaced(width, stride).reordered(luma_phases),
+                chroma.spaced(width // 2, stride, step=2).both_channels(), stride)
 
 
 def prepare_warp(
     matrix: np.ndarray, height: int, width: int, sampling: str = "nearest", border: str = "clamp",
+    stride: int | None = None,
 ) -> Warp:
-    """The warp by `matrix` (3, 3) for frames of height x width pixels; remembered between calls."""
-    return _prepared(matrix.astype(np.float32).tobytes(), height, width, sampling, border)
+    """The warp by `matrix` (3, 3) for frames of height x width pixels; remembered between calls.
+
+    stride: bytes from one row of their planes to the next, without gaps if none is given. Planes
+    that lie otherwise are copied before they are sampled.
+    """
+    data = matrix.astype(np.float32).tobytes()
+    return _prepared(data, height, width, sampling, border, stride or width)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from threading import Event, Lock, Thread
 import av
 
 from messaging import Bus, MessagingError, PubMaster, Stream, new_message
+from messaging.options import add_bus_option
 from modeld import process
 from modeld.source import CameraSource, Picture, SourceFrame, paced
 
@@ -33,7 +34,7 @@ class Webcam:
     """A V4L2 device (`/dev/video0`) or a video file, shown at its own pace.
 
     size: (width, height) to ask a device for; it may give another, which `size` then is.
-    Raises OSError if it cannot be opened.
+    Raises OSError, with a sentence, if there are no pictures to be had.
     """
 
     def __init__(self, path: str, size: tuple[int, int] | None, stop: Event) -> None:
@@ -44,7 +45,13 @@ class Webcam:
         self._stop = stop
         self._lock = Lock()
         self._newest: tuple[Picture, int] | None = None
-        self._container = self._open()
+        try:
+            self._container = self._open()
+        except (av.FFmpegError, OSError) as error:
+            raise OSError(f"cannot open {path}: {error.strerror}; give a video file, or one of "
+                          "/dev/video*") from None
+        if not self._container.streams.video:
+            raise OSError(f"there are no pictures in {path}")
         context = self._container.streams.video[0].codec_context
         self.size = (context.width // 2 * 2, context.height // 2 * 2)  # NV12 is even
         self._thread = Thread(target=self._read, daemon=True)
@@ -159,10 +166,12 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _angles(text: str) -> tuple[float, float, float]:
-    numbers = [float(part) for part in text.split(",")]
-    if len(numbers) != 3:
-        raise argparse.ArgumentTypeError(f"{text!r} is not ROLL,PITCH,YAW")
-    return numbers[0], numbers[1], numbers[2]
+    try:
+        roll, pitch, yaw = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not ROLL,PITCH,YAW; write for instance 0,0.02,0") from None
+    return roll, pitch, yaw
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -179,7 +188,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
                         "roll, pitch, yaw in radians, 0,0,0 for straight ahead; without it "
                         "somebody else has to publish extrinsicsCalibration")
     parser.add_argument("--size", type=_size, metavar="WxH", help="picture to ask the devices for")
-    process.add_bus_option(parser)
+    add_bus_option(parser)
     args = parser.parse_args(argv)
     if not (args.narrow or args.wide or args.cabin):
         parser.error("name a DEVICE, for instance /dev/video0")
@@ -202,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 webcams[stream] = Webcam(path, args.size, stop)
         focal = {stream: length for stream, (path, length) in named.items() if path and length}
         count = publish(Bus.at(args.bus), webcams, focal, args.rpy, stop)
-    except (MessagingError, av.FFmpegError, OSError) as error:
+    except (MessagingError, OSError) as error:
         print(f"webcam: {error}", file=sys.stderr)
         return 2
     finally:

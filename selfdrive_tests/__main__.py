@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ from selfdrive_tests.runner import exit_code, run_source, run_sources
 from selfdrive_tests.scale import run_on_ray
 from selfdrive_tests.segments import Sources, find_sources
 from selfdrive_tests.viewer import PORT, Scene, Viewer
-from selfdrive_tests.viewer import main as live_viewer
 
+# Instead of a drive: commands with options of their own, and the modules that hold them.
+COMMANDS = {"ui": "viewer", "sim": "sim", "campaign": "campaign", "stills": "stills"}
 # How often the page above many segments is written while they come.
 PAGE_EVERY_S = 10.0
 
@@ -184,12 +186,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Gives the exit code: 0 done, 1 the replay broke off, 2 wrong input, 3 plans differ.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["ui"]:
-        return live_viewer(arguments[1:])
-    if arguments[:1] == ["sim"]:
-        from selfdrive_tests.sim import main as sim
-
-        return sim(arguments[1:])
+    if arguments and arguments[0] in COMMANDS:
+        command = import_module(f"selfdrive_tests.{COMMANDS[arguments[0]]}")
+        return int(command.main(arguments[1:]))
     top = parser()
     options = top.parse_args(arguments)
     try:
@@ -241,11 +240,16 @@ def fetch_all(options: argparse.Namespace) -> str | None:
     return None
 
 
-def run(options: argparse.Namespace, job: Job) -> list[Outcome]:
-    """Replay what the path stands for and show it; several segments get a page above theirs."""
-    overrides = Overrides(
+def overrides_of(options: argparse.Namespace) -> Overrides:
+    """What the options say about the drive."""
+    return Overrides(
         options.view, options.focal_length, options.center, options.rpy, options.height
     )
+
+
+def run(options: argparse.Namespace, job: Job) -> list[Outcome]:
+    """Replay what the path stands for and show it; several segments get a page above theirs."""
+    overrides = overrides_of(options)
     found = find_sources(options.drive)
     if options.ui and (found.several or job.process != MODELD):
         raise DriveError("--ui shows one drive at a time, and modeld alone.")
@@ -402,7 +406,7 @@ def show(outcome: Outcome) -> None:
         print(f"  {name:<18}{value}")
     print(f"  {'bottleneck':<18}{outcome.stages.bottleneck}")
     for comparison in outcome.comparisons:
-        for note in comparison.notes:
+        for note in (*comparison.claims, *comparison.notes):
             print(f"  note: {note}")
     for note in outcome.notes:
         print(f"  note: {note}")

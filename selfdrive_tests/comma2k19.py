@@ -31,6 +31,7 @@ from drivesim.drive import (
     write_video,
 )
 from drivesim.motion import Motion
+from drivesim.recorded import Recorded, as_text
 from drivesim.road import STEP, Centreline, Profile, running_integral
 from drivesim.truth import drive_truth
 from drivesim.world import HORIZON_TIME, VIEW, World, make_roadside
@@ -42,6 +43,7 @@ ARRAYS = (
 )  # fmt: skip
 MOUNT_HEIGHT_M = 1.22
 LEAD_M = 45.0
+PROFILE_STEP_M = 10.0
 SEED = 0
 # Half the camera's size: twice as fast to render, and more than the model's view needs.
 SCALE = 0.5
@@ -195,6 +197,16 @@ def convert(folder: Path, out: Path, frames: int | None = None) -> None:
     )
 
 
+def profile(recording: Recording) -> Recorded:
+    """Way and speed of the recording every PROFILE_STEP_M."""
+    world, count = recorded_world(recording), len(recording.times)
+    assert isinstance(world.ego, RecordedMotion)
+    driven = world.ego.stations[:count]
+    stations = np.arange(0.0, driven[-1], PROFILE_STEP_M)
+    speed = np.interp(stations, driven, recording.speed)
+    return Recorded(stations, world.road.curvature_at(stations), speed)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Gives 0, or 2 for an error told in one line."""
     top = argparse.ArgumentParser(
@@ -202,15 +214,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Make a drive of a comma2k19 segment: its log, and a road rendered along it.",
     )
     top.add_argument("folder", type=Path, help="with the arrays frame_times, can_speed_t, ...")
-    top.add_argument("-o", "--out", type=Path, required=True, help="folder of the drive")
+    what = top.add_mutually_exclusive_group(required=True)
+    what.add_argument("-o", "--out", type=Path, help="folder of the drive")
+    what.add_argument("--profile", type=Path, metavar="FILE",
+                      help="write way and speed alone, as drivesim.recorded reads them")
     top.add_argument("--frames", type=int, metavar="N", help="at most so many frames")
     options = top.parse_args(argv)
     try:
-        convert(options.folder, options.out, options.frames)
+        if options.profile is not None:
+            recorded = profile(read_recording(options.folder))
+            options.profile.write_text(as_text(recorded), encoding="utf-8")
+        else:
+            convert(options.folder, options.out, options.frames)
     except (OSError, ValueError) as error:
         print(f"comma2k19: {error}", file=sys.stderr)
         return 2
-    print(options.out)
+    print(options.profile or options.out)
     return 0
 
 

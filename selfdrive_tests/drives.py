@@ -130,11 +130,19 @@ class Drive:
 
     @property
     def ticks(self) -> int | None:
-        """Number of frames as far as log or video headers tell, for a progress bar."""
+        """Frames of the whole drive, gaps included, as far as log or video headers tell."""
         if self.shown is not None:
             return self.shown[-1].index + 1 if self.shown else 0
         seconds = [reader.seconds for reader in (self.video, self.wide_video) if reader]
         return round(min(seconds) * RATE_HZ) if seconds and all(seconds) else None
+
+    def expected(self, start: int, count: int | None) -> int | None:
+        """Number of frames that frames(start, count) gives, as far as log or headers tell."""
+        if self.shown is not None:
+            there: int | None = sum(entry.index >= start for entry in self.shown)
+        else:
+            there = None if self.ticks is None else max(self.ticks - start, 0)
+        return min((n for n in (there, count) if n is not None), default=None)
 
     def frames(self, start: int = 0, count: int | None = None) -> Iterator[DriveFrame]:
         """Frames from tick `start` on, at most `count`. The shorter video ends the drive."""

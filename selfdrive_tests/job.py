@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,9 +22,10 @@ from selfdrive_tests.compare import (
     moment,
     worst_moments,
 )
+from selfdrive_tests.drawing import Drawing, Order
 from selfdrive_tests.drives import RATE_HZ, Drive, DriveError
-from selfdrive_tests.pictures import Pictures, moment_stills, render
-from selfdrive_tests.plans import FrameRecord
+from selfdrive_tests.pictures import Pictures, moment_stills
+from selfdrive_tests.plans import FrameRecord, Plan
 from selfdrive_tests.precision import Artifact, UncheckedError, check_precision
 from selfdrive_tests.process import modeld_command
 from selfdrive_tests.processes import MODELD, ProcessConfig
@@ -36,7 +38,7 @@ from selfdrive_tests.references import (
 )
 from selfdrive_tests.replay import ReplayResult, Settings, Watcher, replay
 from selfdrive_tests.report import Compared, Report, page
-from selfdrive_tests.results import Summary, read_records, summarize
+from selfdrive_tests.results import Records, Summary, read_records, summarize
 from selfdrive_tests.stages import Stages
 from selfdrive_tests.truth import read_truth, truth_file
 from tinynn.runtime.reader import read
@@ -165,50 +167,47 @@ def run_drive(
     known = known_plans(drive, job)
     segment = prepare(out, drive, model)
     began = datetime.now(UTC)
-    result = replay_drive(drive, job, segment, out / DAEMON_LOG, progress, watcher)
-    problem = drive.problem
-    stages = result.stages
-    with stages.measure("read"):
-        records = read_records(result.log)
-    summary = summarize(records, result)
-    model_seconds = sum(record.plan.execution_s for record in records if record.plan)
-    stages.move("daemon", "model", model_seconds)
-    if job.against is not None and is_artifact(job.against):
-        known[other_name(job)] = replay_other(drive, job, out, progress, stages)
-    with stages.measure("compare"):
-        compared = compare_all(records, known, job)
-        if job.update_refs is not None:
-            plans = {record.frame_id: record.plan for record in records}
-            write_reference(
-                reference_file(job.update_refs, drive.name), plans, drive.name, model.name
-            )
-    with stages.measure("check"):
-        add_claims(compared, drive, job)
-    with stages.measure("draw"):
-        compared = [with_stills(one, drive, records, model.name) for one in compared]
-        pictures = None
-        if records and job.video:
-            with progress(len(records), "video") as bar:
-                pictures = render(
-                    drive,
-                    records,
-                    out / VIDEO_NAME,
-                    model.name,
-                    model.warning,
-                    bar.update,
-                    truth,
+    with ExitStack() as stack:
+        drawing = None
+        if job.video:
+            order = drawing_order(drive, job, out / VIDEO_NAME, model, truth)
+            drawing = stack.enter_context(Drawing(order))
+        records = Records(drawing.add if drawing else None)
+        log = out / DAEMON_LOG
+        result = replay_drive(drive, job, segment, log, progress, watcher, records.take)
+        records.end()
+        problem = drive.problem
+        stages = result.stages
+        summary = summarize(records.done, result)
+        stages.move("daemon", "model", model_seconds(records.done))
+        if job.against is not None and is_artifact(job.against):
+            known[other_name(job)] = replay_other(drive, job, out, progress, stages)
+        with stages.measure("compare"):
+            compared = compare_all(records.done, known, job)
+            if job.update_refs is not None:
+                plans = {record.frame_id: record.plan for record in records.done}
+                write_reference(
+                    reference_file(job.update_refs, drive.name), plans, drive.name, model.name
                 )
+        with stages.measure("check"):
+            add_claims(compared, drive, job)
+        with stages.measure("draw"):
+            compared = [with_stills(one, drive, records.done, model.name) for one in compared]
+            pictures = None
+            if drawing is not None and records.done:
+                with progress(len(records.done), "video") as bar:
+                    pictures = drawing.finish(bar.update)
     notes = [*drive.notes, *([problem] if problem else []), *result.notes, *result.restarts]
     with stages.measure("report"):
         report = Report(
             title=drive.name,
             summary=summary,
-            records=records,
+            records=records.done,
             stills=pictures.stills if pictures else (),
             video=VIDEO_NAME if pictures else "",
             warning=model.warning,
             notes=notes + ([pictures.note] if pictures and pictures.note else []),
-            run=run_rows(drive, model, job.command),
+            run=run_rows(drive, model, job),
             when=[
                 ("begun", began.isoformat(" ", "seconds")),
                 ("replay", f"{summary.wall_s:.1f} s for {summary.drive_s:.1f} s of driving"),
@@ -223,6 +222,19 @@ def run_drive(
     files = written(out, result, pictures, job, drive)
     comparisons = [one.result for one in compared]
     return Outcome(drive.name, out, summary, comparisons, notes, files, stages)
+
+
+def drawing_order(
+    drive: Drive, job: Job, video: Path, model: Model, truth: Mapping[int, Plan]
+) -> Order:
+    """The order for the drive's video. Where nobody knows how long it is, it may be a minute."""
+    count = drive.expected(job.settings.start, job.settings.count) or 60 * RATE_HZ
+    return Order(drive, count, video, model.name, model.warning, truth)
+
+
+def model_seconds(records: Sequence[FrameRecord]) -> float:
+    """What the model took for all plans together."""
+    return sum(record.plan.execution_s for record in records if record.plan)
 
 
 def prepare(out: Path, drive: Drive, model: Model) -> Path:
@@ -243,6 +255,7 @@ def replay_drive(
     daemon_log: Path,
     progress: Progress,
     watcher: Watcher | None = None,
+    on_event: Callable[[Any], object] = lambda _: None,
 ) -> ReplayResult:
     """Replay by the job's artifact, behind a progress bar."""
     flags = [] if job.settings.realtime else ["--lockstep"]
@@ -257,10 +270,7 @@ def replay_drive(
             return modeld_command(job.model, job.policy, namespace, flags)
         return job.process.command_line(job.model, namespace)
 
-    total = drive.ticks
-    if total is not None:
-        total = max(total - job.settings.start, 0)
-        total = total if job.settings.count is None else min(total, job.settings.count)
+    total = drive.expected(job.settings.start, job.settings.count)
     bus = Bus.at(job.namespace) if job.namespace else None
     with progress(total, "replay") as bar:
         return replay(
@@ -273,6 +283,7 @@ def replay_drive(
             lambda _: bar.update(),
             job.process,
             watcher,
+            on_event,
         )
 
 
@@ -308,8 +319,7 @@ def replay_other(
     if job.process != MODELD:
         return read_log_plans(result.log, job.process)
     records = read_records(result.log)
-    model_seconds = sum(record.plan.execution_s for record in records if record.plan)
-    stages.move("daemon", "model", model_seconds)
+    stages.move("daemon", "model", model_seconds(records))
     return {record.frame_id: moment(record.plan) if record.plan else None for record in records}
 
 
@@ -366,19 +376,39 @@ def written(
     return files
 
 
-def run_rows(drive: Drive, model: Model, command: str) -> list[tuple[str, str]]:
-    """What was run, for the report."""
+def run_rows(drive: Drive, model: Model, job: Job) -> list[tuple[str, str]]:
+    """What was run, and what it was compared with, for the report."""
     tools = [f"{name} {version(name)}" for name in ("numpy", "av", "pyzmq", "pycapnp")]
     return [
         ("model", model.name),
         ("artifact", f"sha256 {model.sha256}" if model.sha256 else "none"),
-        ("target", model.target or "none"),
+        ("target", target_text(model, job.target)),
+        *other_rows(drive, job),
         ("drive", str(drive.path)),
         *(camera_rows(drive) if drive.video is not None else []),
         ("log", drive.log.name if drive.log else "none; inputs but the pictures are stand-ins"),
-        ("command", command),
+        ("command", job.command),
         ("versions", ", ".join([product_version(), *tools, f"Python {sys.version.split()[0]}"])),
     ]
+
+
+def target_text(model: Model, chosen: str | None) -> str:
+    """The targets of an artifact, and the one that was asked for."""
+    return f"{model.target}; run on {chosen}" if chosen else model.target or "none"
+
+
+def other_rows(drive: Drive, job: Job) -> list[tuple[str, str]]:
+    """What was compared with, for the report."""
+    rows = []
+    if job.against is not None and is_artifact(job.against):
+        other = describe_model(Path(job.against))
+        target = target_text(other, job.against_target)
+        rows.append(f"{job.against}: {other.name}, sha256 {other.sha256}, target {target}")
+    elif job.against is not None:
+        rows.append("the drive's own log" if job.against == OWN_LOG else job.against)
+    if job.refs is not None:
+        rows.append(str(reference_file(job.refs, drive.name, job.process)))
+    return [("compared with", row) for row in rows]
 
 
 def camera_rows(drive: Drive) -> list[tuple[str, str]]:

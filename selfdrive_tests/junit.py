@@ -51,6 +51,12 @@ def _comparison(suite: ElementTree.Element, name: str, comparison: Comparison) -
     if comparison.unanswered or comparison.new:
         text = f"{len(comparison.unanswered)} frames only there, {len(comparison.new)} only here"
         _problem(answered, "failure", text)
+    for claim in comparison.claims:
+        case = ElementTree.SubElement(
+            suite, "testcase", classname=group, name=f"precision of {claim.output}", time="0"
+        )
+        if not claim.holds:
+            _problem(case, "failure", str(claim))
     for row in comparison.fields:
         case = ElementTree.SubElement(
             suite, "testcase", classname=group, name=row.field.name, time="0"

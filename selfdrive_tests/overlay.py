@@ -81,8 +81,8 @@ class Projection:
         return np.asarray(device[:, [1, 2, 0]])
 
     def pixels(self, view: np.ndarray) -> np.ndarray:
-        """(N, 3) in the view frame, all before the camera -> (N, 2) pixels, x right, y down."""
-        return view[:, :2] / view[:, 2:] * self.camera.focal_px + self.camera.center_px
+        """(..., 3) in the view frame, before the camera -> (..., 2) pixels, x right, y down."""
+        return view[..., :2] / view[..., 2:] * self.camera.focal_px + self.camera.center_px
 
     def polygons(self, polygons: np.ndarray) -> list[np.ndarray]:
         """The visible parts of polygons with K corners: (N, K, 3) in the calibrated frame.
@@ -90,7 +90,18 @@ class Projection:
         Gives N outlines of (M, 2) pixels; M is 0 where nothing is to be seen.
         """
         view = self.view(polygons.reshape(-1, 3)).reshape(polygons.shape)
-        return [self._outline(corners) for corners in view]
+        ahead = view[..., 2].min(axis=1) >= NEAR_M
+        # Most polygons lie wholly inside or wholly beside the picture: those need no clipping.
+        pixels = self.pixels(np.where(ahead[:, None, None], view, 1.0))
+        size = np.array([self.camera.width, self.camera.height])
+        room = np.concatenate([pixels, size - pixels], axis=2)  # to the four sides of the picture
+        whole = ahead & (room.min(axis=(1, 2)) >= 0)
+        beside = ahead & (room.max(axis=1) < 0).any(axis=1)
+        nothing = np.empty((0, 2))
+        return [
+            pixels[i] if whole[i] else nothing if beside[i] else self._outline(view[i])
+            for i in range(len(polygons))
+        ]
 
     def _outline(self, view: np.ndarray) -> np.ndarray:
         seen = clip(view, view[:, 2] - NEAR_M)
@@ -152,14 +163,15 @@ def draw(
     plan: Plan | None,
     camera: Camera,
     calibration: Calibration | None,
-    panel: Panel,
+    panel: Panel | None,
     opacity: float = 1.0,
     other: Plan | None = None,
 ) -> np.ndarray:
     """A plan drawn on the picture, (height, width, 3) uint8 RGB, as a new array.
 
     camera: of this picture, with its size. calibration: None is drawn as if mounted straight.
-    plan: None, for a frame without an answer, leaves just the panel. opacity: of the plan, 0 to 1.
+    plan: None, for a frame without an answer, leaves just the panel. panel: None leaves that out.
+    opacity: of the plan, 0 to 1.
     other: a plan to compare with, drawn below in its own colours.
     """
     image = Image.fromarray(picture)
@@ -169,7 +181,8 @@ def draw(
     if plan is not None:
         _paste(image, _shapes(plan, camera, mounting), opacity)
         _write_distances(image, plan, Projection(camera, mounting.rpy_rad), mounting.height_m)
-    _draw_panel(image, plan, panel)
+    if panel is not None:
+        _draw_panel(image, plan, panel)
     return np.asarray(image)
 
 
@@ -193,13 +206,15 @@ def _paste(image: Image.Image, shapes: Sequence[Shape], opacity: float) -> None:
     right, bottom = min(right, image.width), min(bottom, image.height)
     if right <= left or bottom <= top:
         return
-    layer = Image.new("RGBA", ((right - left) * SUPERSAMPLING, (bottom - top) * SUPERSAMPLING))
+    # Colours multiplied by their opacity, as the mean over pixels needs them.
+    layer = Image.new("RGBa", ((right - left) * SUPERSAMPLING, (bottom - top) * SUPERSAMPLING))
     canvas = ImageDraw.Draw(layer)
     origin = np.array([left, top]) * SUPERSAMPLING
     for shape in shapes:
         points = (shape.outline - origin).ravel().tolist()
-        canvas.polygon(points, fill=(*shape.color, shape.alpha))
-    layer = layer.reduce(SUPERSAMPLING)
+        color = (round(part * shape.alpha / 255) for part in shape.color)
+        canvas.polygon(points, fill=(*color, shape.alpha))
+    layer = layer.reduce(SUPERSAMPLING).convert("RGBA")
     mask = layer.getchannel("A").point(lambda alpha: alpha * opacity)
     image.paste(layer, (left, top), mask)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,8 @@ from selfdrive_tests.plans import FrameRecord, Plan
 from selfdrive_tests.report import Still
 from selfdrive_tests.video import VideoWriter, save_still
 
-# Small pictures are enlarged so that lines and text can be seen, large ones reduced.
-MIN_WIDTH, MAX_WIDTH = 768, 1280
+# Small pictures are enlarged so that lines and text can be seen, large ones reduced to the page.
+MIN_WIDTH, MAX_WIDTH = 768, 964
 STILLS = 6
 TRUTH_NAME = "truth of the rendered road"
 
@@ -47,6 +49,24 @@ def still_numbers(count: int) -> set[int]:
     return {(2 * i + 1) * count // (2 * STILLS) for i in range(STILLS)} if count else set()
 
 
+def without_wide(drive: Drive) -> Drive:
+    """The drive by its narrow camera alone: plans are drawn on that one's pictures."""
+    return replace(drive, wide_video=None, wide_camera=None)
+
+
+def with_pictures(
+    drive: Drive, records: Iterable[FrameRecord], width: int, height: int
+) -> Iterator[tuple[FrameRecord, np.ndarray]]:
+    """Records as they come, each with its picture, (height, width, 3), which is made ahead."""
+    records = iter(records)
+    first = next(records, None)
+    if first is None:
+        return
+    frames = without_wide(drive).frames(first.frame_id)
+    with closing(read_ahead(frame.narrow.rgb(width, height) for frame in frames)) as pictures:
+        yield from zip(chain([first], records), pictures, strict=False)
+
+
 def moment_stills(
     drive: Drive,
     records: Sequence[FrameRecord],
@@ -66,7 +86,7 @@ def moment_stills(
     camera = drive.camera.scaled(width, height)
     stills = {}
     first = min(wanted)
-    for frame in drive.frames(first, max(wanted) + 1 - first):
+    for frame in without_wide(drive).frames(first, max(wanted) + 1 - first):
         if frame.index in wanted:
             record = by_id[frame.index]
             seconds = frame.index / RATE_HZ
@@ -80,7 +100,8 @@ def moment_stills(
 
 def render(
     drive: Drive,
-    records: Sequence[FrameRecord],
+    records: Iterable[FrameRecord],
+    count: int,
     video: Path,
     model: str,
     warning: str,
@@ -89,22 +110,22 @@ def render(
 ) -> Pictures:
     """Draw every replayed frame. The folder `stills` beside the video gets PNG files.
 
-    records: consecutive frames. on_frame(1) is called after each.
+    records: consecutive frames of the drive, `count` as far as is known beforehand; stills are
+    spread over so many. on_frame(1) is called after each.
     truth: frame id -> the true plan; with it every still is followed by one that shows it.
     """
     width, height = picture_size(drive.camera)
     camera = drive.camera.scaled(width, height)
     stills: list[Still] = []
-    wanted = still_numbers(len(records))
+    wanted = still_numbers(count)
     folder = video.parent / "stills"
     folder.mkdir(exist_ok=True)
 
     def drawn_frames() -> Iterator[np.ndarray]:
-        frames = read_ahead(drive.frames(records[0].frame_id, len(records)))
-        for number, (frame, record) in enumerate(zip(frames, records, strict=True)):
+        shown = with_pictures(drive, records, width, height)
+        for number, (record, rgb) in enumerate(shown):
             seconds = record.frame_id / RATE_HZ
             panel = Panel(record.frame_id, seconds, record.speed, model, warning)
-            rgb = frame.narrow.rgb(width, height)
             mounting = record.calibration or drive.calibration
             drawn = draw(rgb, record.plan, camera, mounting, panel, FAINT if warning else 1.0)
             yield drawn

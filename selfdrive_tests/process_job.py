@@ -40,6 +40,7 @@ from selfdrive_tests.report import (
     section,
     table,
     tiles,
+    verdicts,
 )
 from selfdrive_tests.results import Summary
 
@@ -75,7 +76,7 @@ def run_process(drive: Drive, job: Job, out: Path, progress: Progress) -> Outcom
         *stages.rows(),
         ("bottleneck", stages.bottleneck),
     ]
-    run = [("process", config.name), *run_rows(drive, model, job.command)]
+    run = [("process", config.name), *run_rows(drive, model, job)]
     other = next(iter(known.values()), {})
     text = process_page(drive.name, summary, comparisons, here, other, job, notes, when, run)
     (out / REPORT_NAME).write_text(text, encoding="utf-8")
@@ -126,14 +127,13 @@ def process_page(
     run: list[tuple[str, str]],
 ) -> str:
     """The report: verdict, comparisons, the plots that the process's description names."""
-    mood = "good" if summary.good else "bad"
     numbers = [("frames", f"{summary.frames:,}"), ("dropped", f"{summary.dropped:,}")]
     times = tiles([("real-time factor", f"{summary.realtime_factor:.2f}")]) + table(when)
     drawn = [value_plot(name, here, other) for name in job.process.plots]
     parts = [
         f'<header>\n<p class="kind">Replay of {escape(job.process.name)}</p>\n'
         f"<h1>{escape(title)}</h1>\n"
-        f'<p class="verdict {mood}">{escape(summary.verdict)}</p>\n</header>\n',
+        f"{verdicts(summary, comparisons)}</header>\n",
         tiles(numbers),
         notes_list(notes),
         *(comparison_section(Compared(comparison, {})) for comparison in comparisons),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,17 @@ class Recorder(Closing):
     signal: number of the signal that ended the replay, for the last sentinel; 0 for none.
     """
 
-    def __init__(self, segment: Path, start_ns: int) -> None:
-        """segment: folder, made if need be. start_ns: time of the first two messages."""
+    def __init__(
+        self, segment: Path, start_ns: int, on_event: Callable[[Any], object] = lambda _: None
+    ) -> None:
+        """segment: folder, made if need be. start_ns: time of the first two messages.
+
+        on_event: called with every event that is written.
+        """
         segment.mkdir(parents=True, exist_ok=True)
         self.path = segment / "rlog.zst"
         self.signal = 0
+        self._on_event = on_event
         self._lock = segment / "rlog.lock"
         self._lock.touch()
         self._writer = LogWriter(self.path)
@@ -58,6 +65,7 @@ class Recorder(Closing):
         """Append a message: a builder with its time set."""
         self._newest_ns = max(self._newest_ns, event.logMonoTime)
         self._writer.write(event)
+        self._on_event(event)
 
     def _sentinel(self, kind: str, signal: int = 0) -> None:
         message = new_message("sentinel", valid=True)

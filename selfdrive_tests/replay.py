@@ -115,11 +115,13 @@ def replay(
     on_frame: Callable[[int], None] | None = None,
     config: ProcessConfig = MODELD,
     watcher: Watcher | None = None,
+    on_event: Callable[[Any], object] = lambda _: None,
 ) -> ReplayResult:
     """Replay a drive through the process that `command(namespace)` starts.
 
     segment: folder for the log. daemon_output: file for what the process prints.
     bus: None makes one for this replay alone. on_frame: called with the id of every frame done.
+    on_event: called with every event that the log gets, in its order.
     Raises ReplayError if the process does not start, dies too often, or falls silent; the log is
     ended properly in that case too, and on KeyboardInterrupt.
     """
@@ -129,7 +131,7 @@ def replay(
             bus = Bus.fresh()
             stack.callback(bus.remove)
         now = time.monotonic_ns() if settings.realtime else EPOCH_NS
-        recorder = stack.enter_context(Recorder(segment, now))
+        recorder = stack.enter_context(Recorder(segment, now, on_event))
         link = stack.enter_context(Link(bus, config, cameras_of(drive, config)))
         process = DaemonProcess(command(bus.namespace), daemon_output)
         stack.callback(process.stop)
@@ -255,7 +257,7 @@ class _Session:
     def realtime_step(self, step: Step) -> None:
         """Publish a frame when its time has come, whatever the daemon does."""
         try:
-            with self.result.stages.measure("daemon"):
+            with self.result.stages.measure("clock"):
                 self.listen_until(self.clock.start_of_frame(step.frame.index))
         except DaemonDiedError as death:
             self.restart_daemon(step.frame.index, str(death))

@@ -30,6 +30,8 @@ from selfdrive_tests.results import Summary
 
 BUDGET_MS = 1000.0 / RATE_HZ
 BINS = 40
+# Of the picture that stands for the video, at most.
+POSTER_SIZE = (640, 640)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,6 @@ def document(title: str, body: str) -> str:
 
 def _header(report: Report) -> str:
     summary = report.summary
-    mood = "good" if summary.good else "bad"
     numbers = [
         ("frames", f"{summary.frames:,}"),
         ("dropped", f"{summary.dropped:,}"),
@@ -110,8 +111,18 @@ def _header(report: Report) -> str:
     warning = f'<p class="warning">{escape(report.warning)}</p>\n' if report.warning else ""
     return (
         f'<header>\n<p class="kind">Drive replay</p>\n<h1>{escape(report.title)}</h1>\n'
-        f'<p class="verdict {mood}">{escape(summary.verdict)}</p>\n{warning}</header>\n'
+        f"{verdicts(summary, [one.result for one in report.compared])}{warning}</header>\n"
         f"{tiles(numbers)}{notes_list(report.notes)}"
+    )
+
+
+def verdicts(summary: Summary, comparisons: Sequence[Comparison]) -> str:
+    """What came of the replay, and of each comparison, in a sentence each."""
+    lines = [(summary.good, summary.verdict)]
+    lines += [(comparison.passed, comparison.verdict) for comparison in comparisons]
+    return "".join(
+        f'<p class="verdict {"good" if good else "bad"}">{escape(text)}</p>\n'
+        for good, text in lines
     )
 
 
@@ -170,23 +181,30 @@ def _pictures(report: Report) -> str:
     if report.video:
         name = escape(report.video)
         video = (
-            f'<video controls preload="metadata" src="{name}"></video>\n'
+            f'<video controls preload="metadata"{_poster(report.stills)} src="{name}"></video>\n'
             f'<p>The whole drive: <a href="{name}">{name}</a>, in the folder of this page.</p>\n'
         )
     body = f'{video}<div class="stills">\n{figures}</div>\n'
     return section("Pictures", LEGEND + body)
 
 
+def _poster(stills: Sequence[Still]) -> str:
+    """The attribute of the picture that a video shows before it is played: its middle, small."""
+    if not stills:
+        return ""
+    middle = Image.fromarray(stills[len(stills) // 2].rgb)
+    middle.thumbnail(POSTER_SIZE)
+    return f' poster="{_data_uri(np.asarray(middle))}"'
+
+
 def comparison_section(compared: Compared) -> str:
     """What differs, the worst moments with their pictures, and the table of fields."""
     result = compared.result
-    mood = "good" if result.passed else "bad"
     moments = "".join(
         _moment(moment, compared.stills.get(moment.frame_id))
         for moment in worst_moments(result.bad)
     )
-    body = f'<p class="verdict {mood}">{escape(result.verdict)}</p>\n'
-    body += notes_list([*map(str, result.claims), *result.notes])
+    body = notes_list([*map(str, result.claims), *result.notes])
     body += _field_table(result)
     if moments:
         body += f'<h3>Worst moments</h3>\n{OTHER_LEGEND}<div class="stills">\n{moments}</div>\n'
@@ -325,7 +343,7 @@ figcaption { font-size: 14px; color: #465060; margin-bottom: 4px; }
 .stills figure { padding: 0; overflow: hidden; }
 .stills figcaption { margin: 0; padding: 6px 10px; }
 .fields { font-variant-numeric: tabular-nums; }
-.fields th { width: auto; } .fields td { white-space: nowrap; overflow-wrap: normal; }
+.fields th { width: auto; } .fields * { white-space: nowrap; overflow-wrap: normal; }
 .segment { background: #fff; border: 1px solid #e3e7ec; border-left: 5px solid; padding: 8px 14px;
   border-radius: 8px; margin-bottom: 10px; font-size: 15px; }
 .segment p { margin: 2px 0 0; font-size: 14px; color: #465060; }

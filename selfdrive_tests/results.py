@@ -2,39 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from messaging import LogReader
-from selfdrive_tests.drives import RATE_HZ
-from selfdrive_tests.plans import FrameRecord, Plan, calibration_from_event, plan_from_event
+from selfdrive_tests.drives import RATE_HZ, Calibration
+from selfdrive_tests.plans import FrameRecord, calibration_from_event, plan_from_event
 from selfdrive_tests.replay import ReplayResult
+
+
+class Records:
+    """Collects frames, and the plans that answered them, from a log or while it is written.
+
+    A frame is done when its plan is there or that of a later one; on_done is called with it then.
+    done: in order.
+    """
+
+    def __init__(self, on_done: Callable[[FrameRecord], object] | None = None) -> None:
+        self.done: list[FrameRecord] = []
+        self._on_done = on_done
+        self._open: deque[FrameRecord] = deque()
+        self._speed = 0.0
+        self._calibration: Calibration | None = None
+
+    def take(self, event: Any) -> None:
+        """Note an event of any kind."""
+        kind = event.which()
+        if kind == "carState":
+            self._speed = event.carState.vEgo
+        elif kind == "extrinsicsCalibration":
+            self._calibration = calibration_from_event(event)
+        elif kind == "narrowRoadEncodeIdx":
+            frame_id = event.narrowRoadEncodeIdx.frameId
+            self._open.append(FrameRecord(frame_id, self._speed, self._calibration, None))
+        elif kind == "modelV2":
+            plan = plan_from_event(event)
+            while self._open and self._open[0].frame_id <= plan.frame_id:
+                record = self._open.popleft()
+                answered = record.frame_id == plan.frame_id
+                self._add(replace(record, plan=plan) if answered else record)
+
+    def end(self) -> None:
+        """Nothing more comes: what is open was not answered."""
+        while self._open:
+            self._add(self._open.popleft())
+
+    def _add(self, record: FrameRecord) -> None:
+        self.done.append(record)
+        if self._on_done is not None:
+            self._on_done(record)
 
 
 def read_records(log: Path) -> list[FrameRecord]:
     """Frames of a replay's log in order, each with the plan that answered it, if any."""
-    frames: list[FrameRecord] = []
-    plans: dict[int, Plan] = {}
-    speed, calibration = 0.0, None
+    records = Records()
     for event in LogReader(log):
-        kind = event.which()
-        if kind == "carState":
-            speed = event.carState.vEgo
-        elif kind == "extrinsicsCalibration":
-            calibration = calibration_from_event(event)
-        elif kind == "narrowRoadEncodeIdx":
-            frame_id = event.narrowRoadEncodeIdx.frameId
-            frames.append(FrameRecord(frame_id, speed, calibration, None))
-        elif kind == "modelV2":
-            plan = plan_from_event(event)
-            plans[plan.frame_id] = plan
-    return [
-        FrameRecord(frame.frame_id, frame.speed, frame.calibration, plans.get(frame.frame_id))
-        for frame in frames
-    ]
+        records.take(event)
+    records.end()
+    return records.done
 
 
 @dataclass(frozen=True)

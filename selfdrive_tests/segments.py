@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from messaging import LogFileError, LogReader, Stream
+from messaging import LogFileError, LogReader, Stream, enumerant
 from modeld.cameras import AR_OX, NEO, OS, Device, UnknownCamera, lookup
 from modeld.cameras import CABIN as CABIN_CAMERAS
 from selfdrive_tests.drives import (
@@ -193,11 +193,11 @@ def read_facts(log: Path) -> LogFacts:
             ):
                 entries.append(entry)
         elif kind == "initData" and facts.device == "unknown":
-            facts.device = str(event.initData.deviceType)
+            facts.device = str(enumerant(event.initData.deviceType))
         elif kind == "deviceState" and facts.device == "unknown":
-            facts.device = str(event.deviceState.deviceType)
+            facts.device = str(enumerant(event.deviceState.deviceType))
         elif kind == "narrowRoadCameraState":
-            facts.sensor = str(event.narrowRoadCameraState.sensor)
+            facts.sensor = str(enumerant(event.narrowRoadCameraState.sensor))
     facts.problem = reader.problem
     return facts
 

@@ -13,13 +13,14 @@ SHOWN_S = 0.001
 MEANING = {
     "start": "start of the daemon",
     "decode": "waiting for pictures",
+    "clock": "waiting for the clock, 20 frames a second",
     "publish": "messages, frames and log",
     "model": "the model, in the daemon",
     "daemon": "the rest of the daemon, and the bus",
     "read": "reading the log back",
     "compare": "comparison",
     "check": "check of the stated precision",
-    "draw": "drawing and encoding the video",
+    "draw": "pictures, and the rest of the video",
     "report": "plots and page",
 }
 

@@ -234,7 +234,7 @@ class VideoWriter(Closing):
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.thread_count = 1
-        self._stream.options = {"crf": "23", "preset": "veryfast"} if not self.note else {}
+        self._stream.options = {"crf": "23", "preset": "superfast"} if not self.note else {}
 
     def write(self, rgb: np.ndarray) -> None:
         """Append one frame, (height, width, 3) uint8."""

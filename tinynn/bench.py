@@ -37,6 +37,7 @@ NOT_INSTALLED = "it is not installed"
 # Who computes in a precision; elsewhere onnxruntime would fall back to f32.
 PEERS: dict[str, tuple[str, ...]] = {"f32": ("onnxruntime", "openvino", "tinygrad"),
                                      "bf16": ("openvino",)}
+GPU_PEERS = ("tinygrad",)  # on the same OpenCL device, whatever the precision
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,14 @@ class Timing:
 @dataclass(frozen=True)
 class Contender:
     """What is measured: a file and who runs it. target, trust: for artifacts; they know their
-    precision."""
+    precision. device: of tinygrad, as its variable DEV names it."""
 
     engine: str
     path: Path
     target: str | None = None
     trust: bool = False
     precision: str = "f32"
+    device: str = "CPU"
 
 
 class Worker:
@@ -205,7 +207,10 @@ def compare_peers(artifact: Path, model: Path | None, threads: Sequence[int], ru
     """
     manifest = read(artifact).manifest
     specs = [*manifest.inputs, *manifest.state]
-    peers = PEERS.get(precision, ()) if model is not None else ()
+    gpu = (target or manifest.targets[0].target).startswith("opencl")
+    peers: tuple[str, ...] = ()
+    if model is not None:
+        peers = GPU_PEERS if gpu else PEERS.get(precision, ())
     installed = [peer for peer in peers if importlib.util.find_spec(peer) is not None]
     result = Comparison({}, {}, {peer: NOT_INSTALLED for peer in peers
                                  if peer not in installed}, precision)
@@ -216,7 +221,8 @@ def compare_peers(artifact: Path, model: Path | None, threads: Sequence[int], ru
             for peer in installed:
                 assert model is not None
                 try:
-                    contender = Contender(peer, model, precision=precision)
+                    contender = Contender(peer, model, precision=precision,
+                                          device="CL" if gpu else "CPU")
                     workers.append(Worker(contender, count, specs))
                     engines.append(peer)
                 except RuntimeError as error:

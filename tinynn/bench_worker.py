@@ -2,7 +2,7 @@
 
 It reads JSON lines from standard input and answers each with one on standard output:
 
-    {"engine", "path", "threads", "target", "trust", "precision", "specs"}
+    {"engine", "path", "threads", "target", "trust", "precision", "device", "specs"}
                             ->  {"version", "first_ns"}
     {"runs": n, "warm": m}  ->  {"ns": [n times], "peak": bytes}
     {"save": path}          ->  {}, after the outputs of a run were written there as .npz
@@ -122,7 +122,7 @@ def serve() -> None:
     setup = json.loads(sys.stdin.readline())
     specs = [TensorSpec(name, dtype, tuple(shape)) for name, dtype, shape in setup["specs"]]
     inputs = sample_inputs(specs, seed=0)
-    os.environ.setdefault("DEV", "CPU")  # of tinygrad, which may be told CPU:LLVM instead
+    os.environ.setdefault("DEV", setup["device"])  # of tinygrad; it may be told CPU:LLVM instead
     os.environ["CPU_COUNT"] = str(setup["threads"])
     version, open_model = ENGINES[setup["engine"]]()
     started = time.perf_counter_ns()

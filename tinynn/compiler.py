@@ -1,6 +1,6 @@
 """Graph -> machine code: the passes in order.
 
-    simplify -> fuse -> fold literals, integer sums -> schedule -> render -> toolchain
+    simplify -> divide last -> fuse -> fold literals, integer sums -> schedule -> render -> build
 
 Every tensor gets a place in memory on the way.
 """
@@ -22,6 +22,7 @@ from tinynn.pack import as_exact_f16
 from tinynn.precision import check_precision, round_products
 from tinynn.program import Buffer, Step, TargetCode, Weight
 from tinynn.quantised import integer_sums
+from tinynn.quotients import divide_last
 from tinynn.render.c import Function, render_kernel, render_program
 from tinynn.schedule import Schedule, describe, schedule
 from tinynn.simplify import simplify, widen_f16
@@ -69,7 +70,7 @@ def lower(graph: Graph, target: str = "cpu", precision: str = "f32", threads: in
     check_precision(precision, machine_of(resolved))
     tell = progress or (lambda stage: None)
     tell("simplify")
-    graph = simplify(widen_f16(graph))
+    graph = simplify(divide_last(simplify(widen_f16(graph))))
     if precision == "bf16":
         graph = round_products(graph)
     code = generate(graph, resolved, exact=False, compiler=compiler, progress=tell,

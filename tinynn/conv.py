@@ -8,9 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinynn.contract import Contract, Operand, Roles, find_roles, operand_registers, row_groups
+from tinynn.contract import (
+    Contract,
+    Operand,
+    Roles,
+    find_roles,
+    operand_registers,
+    row_groups,
+    steps,
+)
 from tinynn.cost import ENOUGH_SHARES, MOST_LOCAL, points, useful_parts
 from tinynn.index import Axis, ceil_div, round_up
+from tinynn.ir import DType
 from tinynn.kernel import Kernel
 from tinynn.machine import Machine
 from tinynn.pack import is_constant, pack
@@ -44,7 +53,12 @@ class Conv(Contract):
 
     @property
     def planes(self) -> Planes:
-        return Planes(self.window, self.window.y.span(self.chunk), self.row_pitch)
+        return Planes(self.window, self.window.y.span(self.chunk), self.row_pitch, self.group)
+
+    @property
+    def step_axes(self) -> tuple[Axis, ...]:
+        """The axes of the sum, the last one that of groups."""
+        return self.k_axes if self.group == 1 else (*self.k_axes[:-1], self.planes.channels[-1])
 
 
 def plan_conv(kernel: Kernel, machine: Machine) -> Conv | None:
@@ -53,14 +67,19 @@ def plan_conv(kernel: Kernel, machine: Machine) -> Conv | None:
     kernel: with its axes merged.
     """
     roles = find_roles(kernel, machine)
-    if roles is None or roles.packing is not None or not is_constant(roles.row):
+    if roles is None or not is_constant(roles.row) or len(roles.col_axes) < 2:
         return None
-    if len(roles.col_axes) < 2:
-        return None
-    reduction = kernel.reduction
+    reduction, packing = roles.kernel.reduction, roles.packing
     assert reduction is not None
     window = find_window(roles.col, roles.col_axes[-2:], reduction.axes)
-    return None if window is None else _tiled(roles, machine, window, reduction.axes)
+    if window is None:
+        return None
+    if packing is not None:
+        last = reduction.axes[-1]
+        whole = last in window.channels and last.size % packing.group == 0
+        if packing.dtype is not DType.BF16 or not whole:
+            return None
+    return _tiled(roles, machine, window, reduction.axes)
 
 
 def _tiled(roles: Roles, machine: Machine, window: Window, k_axes: tuple[Axis, ...]) -> Conv | None:
@@ -70,10 +89,11 @@ def _tiled(roles: Roles, machine: Machine, window: Window, k_axes: tuple[Axis, .
     rows, height, width = points(roles.row_axes), columns[0].size, columns[1].size
     tile_rows, tile_y, tile_x = _tile(machine, rows, height, width)
     pitch = round_up(width, tile_x * machine.lanes)
-    depth = points(k_axes)
+    group = roles.packing.group if roles.packing is not None else 1
+    depth = steps(k_axes, group)
 
     def local_nbytes(chunk: int) -> int:
-        return 4 * (Planes(window, window.y.span(chunk), pitch).size + depth * tile_rows)
+        return 4 * (Planes(window, window.y.span(chunk), pitch, group).size + depth * tile_rows)
 
     enough = max(1, points(outer) * height // (2 * ENOUGH_SHARES))
     chunks = [tile_y * n for n in range(1, ceil_div(enough, tile_y) + 1)]
@@ -82,10 +102,11 @@ def _tiled(roles: Roles, machine: Machine, window: Window, k_axes: tuple[Axis, .
         return None
     panels = points(outer) * ceil_div(height, chunk)
     groups = row_groups(rows, ceil_div(rows, tile_rows), panels, copied=True)
-    packed = pack(roles.row, outer, roles.row_axes, k_axes, tile_rows, machine.has_half)
+    packed = pack(roles.row, outer, roles.row_axes, k_axes, tile_rows, machine.has_half,
+                  group)
     return Conv(kernel, useful_parts(kernel, panels * groups), outer, roles.row_axes, columns,
                 Operand(roles.row, packed), Operand(roles.col, None), tile_rows, tile_y * tile_x,
-                machine.lanes, (tile_y, width), groups, window=window, tile_y=tile_y,
+                machine.lanes, (tile_y, width), groups, roles.packing, window=window, tile_y=tile_y,
                 tile_x=tile_x, chunk=chunk)
 
 

@@ -2,11 +2,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from tinynn.index import Axis
+from tinynn.index import Axis, RunTime, axes_of
 from tinynn.ir import DType, Op
-from tinynn.kernel import Compute, Kernel, Value, values_of
+from tinynn.kernel import Compute, Kernel, Tensor, Value, values_of
 
 SERIAL_WORK = 1 << 15  # operations below which sharing a kernel costs more than it gains
 ENOUGH_SHARES = 8  # shares that keep the threads of a small machine busy to the end
@@ -40,6 +40,17 @@ def useful_parts(kernel: Kernel, shares: int) -> int:
     """Shares worth using out of those possible: 1 if the kernel is small or must run in order."""
     small = work(kernel) + points(kernel.axes) < SERIAL_WORK
     return 1 if kernel.scatter or small else max(1, shares)
+
+
+def bytes_touched(kernel: Kernel, tensors: Iterable[Tensor]) -> int:
+    """Bytes that a kernel reads and writes of these tensors, each counted once; of those that it
+    reads or writes a part of, that part."""
+    elements = {kernel.tensor: points(kernel.axes)}
+    for load in kernel.loads():
+        anywhere = any(isinstance(atom, RunTime) for expr in load.index for atom in expr.atoms)
+        read = load.tensor.size if anywhere else points(tuple(axes_of(load.index)))
+        elements[load.tensor] = elements.get(load.tensor, 0) + read
+    return sum(min(t.nbytes, elements.get(t, t.size) * t.memory.itemsize) for t in tensors)
 
 
 def product(kernel: Kernel) -> tuple[Value, Value] | None:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 LANES = {"cpu:x86-64-v2": 4, "cpu:x86-64-v3": 8, "cpu:x86-64-v4": 16, "cpu:aarch64": 4}
 CLOCK_GHZ = 4.0
 # FLOP per lane and cycle: of 4 at best, what generated kernels of each family reach.
-FLOP_PER_LANE = {"contract": 3.0, "conv": 3.0, "depthwise": 1.5, "lanes": 1.0, "loops": 0.5}
+FLOP_PER_LANE = {"contract": 3.0, "conv": 3.0, "depthwise": 1.5, "lanes": 1.0, "loops": 0.5,
+                 "rows": 0.5}
 MEMORY_GBYTES_PER_S = 40.0  # of all threads together
 CACHE_GBYTES_PER_S = 30.0  # of one thread
 LAUNCH_NS = 300.0

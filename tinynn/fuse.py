@@ -17,7 +17,7 @@ Every decision is recorded with its reason (`Fusion.notes`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,13 +38,17 @@ from tinynn.ir import ELEMENTWISE, VIEWS, Graph, Node, Op
 from tinynn.kernel import Compute, Guard, Kernel, Literal, Load, Reduction, Tensor, Value
 
 # Costs in cheap operations per element, for choosing between computing again and storing.
-OP_COST = {Op.EXP2: 8.0, Op.LOG2: 10.0, Op.SIN: 12.0, Op.DIV: 3.0, Op.SQRT: 3.0}
+OP_COST = {Op.EXP2: 8.0, Op.LOG2: 10.0, Op.SIN: 12.0, Op.DIV: 3.0, Op.SQRT: 3.0, Op.CAST: 0.5}
 STORE_COST = 4.0  # write an element and read it back
 LAUNCH_COST = 2000.0  # one more kernel
+# A GPU has arithmetic for these: 360 G operations, 30 GB and 130,000 launches a second (Adreno 630)
+GPU_STORE_COST = 96.0
+GPU_LAUNCH_COST = 2_000_000.0
 UNCLIPPED = -1  # size of an index that is taken as it is
 MOST_WIDENING = 3  # operations that make a stored tensor wider where it is read
 LEAST_RUN = 8  # neighbouring elements that a reduction should write at a time
-MAX_FUSED = 100  # nodes in one kernel: keeps functions readable and recursion shallow
+MAX_FUSED = 100  # operations in one kernel: keeps functions readable and recursion shallow
+MAX_FUSED_GPU = 200  # where one more launch costs more
 
 PLAIN_VIEWS = frozenset({Op.RESHAPE, Op.PERMUTE})  # each element read once, none left out
 
@@ -77,14 +81,19 @@ class Fusion:
     notes: list[str]
 
 
-def fuse(graph: Graph, factors_apart: bool = False) -> Fusion:
+def fuse(graph: Graph, gpu: bool = False) -> Fusion:
     """Kernels that compute the outputs of the graph, in an order in which they may run.
 
-    factors_apart: store what large sums of products multiply, however cheap it is to compute again:
-    for targets that fetch factors from memory as they are.
+    gpu: for targets that fetch the factors of sums of products from memory as they are, so that
+    what computes them is stored, however cheap it is; elsewhere launches and memory cost more.
     """
-    plan = _plan(graph, factors_apart)
+    plan = _plan(graph, gpu)
     return _Builder(graph, plan).build()
+
+
+def stored_nodes(graph: Graph, gpu: bool = False) -> set[Node]:
+    """The nodes that are tensors in memory: inputs, constants, and what kernels write."""
+    return _plan(graph, gpu).stored
 
 
 @dataclass
@@ -95,15 +104,15 @@ class _Plan:
     users: dict[Node, list[Node]] = field(default_factory=dict)
     reasons: dict[Node, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    factors_apart: bool = False
+    gpu: bool = False
 
 
-def _plan(graph: Graph, factors_apart: bool) -> _Plan:
+def _plan(graph: Graph, gpu: bool) -> _Plan:
     """Decide for every node, users before sources."""
     nodes = graph.nodes()
     cost = _recompute_costs(nodes)
     plan = _Plan(demand={n: {} for n in nodes}, users={n: [] for n in nodes},
-                 factors_apart=factors_apart)
+                 gpu=gpu)
     fused_count: dict[Root, int] = {}
     outputs = set(graph.outputs.values())
     for node in nodes:
@@ -116,7 +125,7 @@ def _plan(graph: Graph, factors_apart: bool) -> _Plan:
             plan.stored.add(node)
         else:
             for root in plan.demand[node]:
-                fused_count[root] = fused_count.get(root, 0) + 1
+                fused_count[root] = fused_count.get(root, 0) + (node.op not in VIEWS)
             if node.op is Op.REDUCE:
                 (root,) = plan.demand[node]
                 plan.reductions[root] = node
@@ -144,16 +153,18 @@ def _own_cost(node: Node) -> float:
     """Of one element, its sources given. Division by a constant becomes a product (algebra.py)."""
     if node.op in VIEWS:
         return 0.0
-    if node.op is Op.DIV and _is_number(node.src[1]):
-        return 1.0
+    if node.op is Op.DIV:
+        divisor = _below(VIEWS - {Op.PAD}, node.src[1])  # what is padded with is another number
+        if divisor.op is Op.CONST and divisor.size == 1:
+            return 1.0
     return OP_COST.get(node.op, 1.0)
 
 
-def _is_number(node: Node) -> bool:
-    """Whether the node is one constant number, seen through views."""
-    while node.op in VIEWS and node.op is not Op.PAD:  # what is padded with is another number
+def _below(views: Collection[Op], node: Node) -> Node:
+    """What views of these kinds read in the end."""
+    while node.op in views:
         node = node.src[0]
-    return node.op is Op.CONST and node.size == 1
+    return node
 
 
 def _decide(node: Node, is_output: bool, plan: _Plan, cost: float,
@@ -166,8 +177,9 @@ def _decide(node: Node, is_output: bool, plan: _Plan, cost: float,
         return True, "output of the graph"
     if node.op in (Op.CONCAT, Op.SCATTER):
         return True, f"{node.op.name} is assembled in memory"
-    if any(fused_count.get(root, 0) >= MAX_FUSED for root in demand):
-        return True, f"its kernel already holds {MAX_FUSED} nodes"
+    most = MAX_FUSED_GPU if plan.gpu else MAX_FUSED
+    if any(fused_count.get(root, 0) >= most for root in demand):
+        return True, f"its kernel already holds {most} operations"
     reads = sum(d.reads for d in demand.values())
     if node.op is Op.REDUCE:
         if len(demand) > 1:
@@ -182,7 +194,7 @@ def _decide(node: Node, is_output: bool, plan: _Plan, cost: float,
         return False, f"what follows it is its epilogue, up to {root[0]!r}"
     if node.op in VIEWS or node.op is Op.GATHER:
         return False, "only moves elements"
-    if _is_widened(node) and not plan.factors_apart:
+    if _is_widened(node) and not plan.gpu:
         return False, "what it is computed from is narrower, and stored"
     follows = _follows_sums(node, plan) or (_is_narrowed(node) and math.isinf(cost))
     if follows and all(r in plan.reductions or r[0].op is Op.REDUCE for r in demand):
@@ -194,7 +206,10 @@ def _decide(node: Node, is_output: bool, plan: _Plan, cost: float,
     if math.isinf(cost):
         return True, f"{reads:.0f} reads, and the sums below it are made once"
     again = node.size * cost * (reads - 1)
+    summed = any(r in plan.reductions or r[0].op is Op.REDUCE for r in demand)
     keep = LAUNCH_COST + node.size * STORE_COST
+    if plan.gpu and not summed:
+        keep = GPU_LAUNCH_COST + node.size * GPU_STORE_COST
     reason = f"{reads:.0f} reads: computing again costs {again:.0f}, storing {keep:.0f}"
     return again > keep, reason
 
@@ -224,19 +239,13 @@ def _is_widened(node: Node) -> bool:
     bytes: what is dequantised, or rounded to bf16."""
     wide = node.dtype.itemsize
     for _ in range(MOST_WIDENING):
-        computed = [s for s in node.src if not _is_constant(s)]
+        computed = [s for s in node.src if _below(VIEWS, s).op is not Op.CONST]
         if node.op not in (Op.CAST, Op.ADD, Op.MUL) or len(computed) != 1:
             return False
         node = computed[0]
         if node.dtype.itemsize < wide:
             return True
     return False
-
-
-def _is_constant(node: Node) -> bool:
-    while node.op in VIEWS:
-        node = node.src[0]
-    return node.op is Op.CONST
 
 
 def _spread(node: Node, stored: bool, plan: _Plan, cost: Mapping[Node, float]) -> None:
@@ -253,7 +262,7 @@ def _spread(node: Node, stored: bool, plan: _Plan, cost: Mapping[Node, float]) -
             below.plain = below.plain and above.plain and plain
             if node.op in VIEWS or node.op in (Op.GATHER, Op.SCATTER):
                 copied_once = cost[source] < math.inf and _is_factor(node, plan)
-                copied_once = copied_once and not plan.factors_apart
+                copied_once = copied_once and not plan.gpu
                 times = 1.0 if copied_once else _repeats(node, source, position)
                 below.views += above.reads * times
             else:
@@ -322,13 +331,8 @@ def _scatters_writes(reduction: Node, root: Root, plan: _Plan) -> bool:
 def _is_contraction(reduction: Node) -> bool:
     """Whether it sums products whose factors are both repeated: along rows, and along columns."""
     product = reduction.src[0]
-    return product.op is Op.MUL and all(map(_is_repeated, product.src))
-
-
-def _is_repeated(node: Node) -> bool:
-    while node.op in PLAIN_VIEWS:
-        node = node.src[0]
-    return node.op is Op.EXPAND
+    return product.op is Op.MUL and all(_below(PLAIN_VIEWS, factor).op is Op.EXPAND
+                                        for factor in product.src)
 
 
 class _Builder:

@@ -393,6 +393,15 @@ def source_index(node: Node, index: Index) -> tuple[Index, list[Within]]:
     return VIEW_MAPS[node.op](node, index)
 
 
+def leaf(node: Node, axes: Sequence[Axis]) -> tuple[Node, Index]:
+    """What views read in the end, and its element that they read at a point of the axes."""
+    index: Index = tuple(of(axis) for axis in axes)
+    while node.op in VIEW_MAPS:
+        index, _ = source_index(node, index)
+        node = node.src[0]
+    return node, index
+
+
 def axes_of(exprs: Iterable[Expr]) -> set[Axis]:
     """All loop axes that occur in any of the expressions."""
     return {axis for expr in exprs for axis in expr.axes}

@@ -21,12 +21,15 @@ Array = np.ndarray[Any, Any]
 _PIECE = 1 << 18
 
 
-def run(graph: Graph, inputs: Mapping[str, Any]) -> dict[str, Array]:
+def run(graph: Graph, inputs: Mapping[str, Any],
+        evaluate: Mapping[Op, Callable[..., Array]] | None = None) -> dict[str, Array]:
     """Evaluate the graph: input name -> array gives output name -> array.
 
+    evaluate: the meaning of the operations if it is not EVALUATE.
     Raises GraphError if an input is missing, unknown, or of another dtype or shape.
     """
     feed = _checked_inputs(graph, inputs)
+    meaning = EVALUATE if evaluate is None else evaluate
     order = graph.nodes()
     users = Counter(source for n in order for source in n.src)
     users.update(graph.outputs.values())
@@ -41,7 +44,7 @@ def run(graph: Graph, inputs: Mapping[str, Any]) -> dict[str, Array]:
                 # The product of a contraction is too large to be held: REDUCE gets the factors.
                 values[n] = tuple(sources)
             else:
-                values[n] = EVALUATE[n.op](n, *sources)
+                values[n] = meaning[n.op](n, *sources)
             for source in n.src:
                 users[source] -= 1
                 if not users[source]:
@@ -145,6 +148,7 @@ def _reduce(n: Node, x: Any) -> Array:
         return np.asarray(np.maximum.reduce(x, axis=axes, initial=lowest(n.dtype)), x.dtype)
     ufunc = np.add if kind == "sum" else np.multiply
     wide = np.dtype(np.float64) if n.dtype.is_float else x.dtype
+    x = np.asarray(x, order="C")  # numpy adds in the order of memory
     return np.asarray(ufunc.reduce(x, axis=axes, dtype=wide), wide).astype(x.dtype)
 
 
@@ -154,14 +158,15 @@ def _sum_of_products(n: Node, a: Array, b: Array) -> Array:
     kept = [i for i in range(a.ndim) if i not in axes]
     axis = next((i for i in kept if a.shape[i] > 1), None)
     if axis is None:
-        return (a * b).sum(axes, dtype=np.float64).astype(n.dtype.numpy)
+        return np.multiply(a, b, order="C").sum(axes, dtype=np.float64).astype(n.dtype.numpy)
     out = np.empty(n.shape, n.dtype.numpy)
     rows = np.moveaxis(out, kept.index(axis), 0)
     a, b = np.moveaxis(a, axis, 0), np.moveaxis(b, axis, 0)
     axes = tuple(i if i > axis else i + 1 for i in axes)
     step = max(1, _PIECE * len(a) // max(a.size, 1))
     for i in range(0, len(a), step):
-        rows[i:i + step] = (a[i:i + step] * b[i:i + step]).sum(axes, dtype=np.float64)
+        rows[i:i + step] = np.multiply(a[i:i + step], b[i:i + step],
+                                      order="C").sum(axes, dtype=np.float64)
     return out
 
 

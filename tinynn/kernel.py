@@ -22,6 +22,7 @@ class Tensor:
 
     kind: "input", "output", "state", "weight" or "arena", as in program.Buffer.
     data: the values of a weight, otherwise None.
+    stored: its dtype in memory if that is a narrower one, which kernels widen as they read.
     """
 
     kind: str
@@ -29,6 +30,12 @@ class Tensor:
     dtype: DType
     shape: Shape
     data: np.ndarray[Any, Any] | None = None
+    stored: DType | None = None
+
+    @property
+    def memory(self) -> DType:
+        """Its dtype in memory."""
+        return self.stored or self.dtype
 
     @property
     def size(self) -> int:
@@ -36,7 +43,7 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        return self.size * self.dtype.itemsize
+        return self.size * self.memory.itemsize
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +71,11 @@ class Load:
     def offset(self) -> Expr:
         """Position in row-major order, in elements."""
         return ravel(self.index, self.tensor.shape)
+
+    @property
+    def exprs(self) -> list[Expr]:
+        """All its index expressions: the offset and the conditions."""
+        return [self.offset, *(w.expr for w in self.when)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +180,27 @@ def sources(value: Value) -> tuple[Value, ...]:
     return ()
 
 
+def with_sources(value: Value, src: Sequence[Value]) -> Value:
+    """The value computed from other values; the inverse of `sources`."""
+    if isinstance(value, Compute):
+        return replace(value, src=tuple(src))
+    if isinstance(value, Guard):
+        return replace(value, value=src[0])
+    return replace(value, body=src[0]) if isinstance(value, Reduction) else value
+
+
+def replaced(value: Value, new: Mapping[int, Value]) -> Value:
+    """The value with others in the place of some below it (by id); shared values stay shared."""
+    done = dict(new)
+
+    def rebuild(old: Value) -> Value:
+        if id(old) not in done:
+            done[id(old)] = with_sources(old, [rebuild(s) for s in sources(old)])
+        return done[id(old)]
+
+    return rebuild(value)
+
+
 def values_of(roots: Sequence[Value], hidden: Value | None = None) -> list[Value]:
     """Every value below the roots once, sources before users; `hidden` and below it left out."""
     order: list[Value] = []
@@ -225,6 +258,24 @@ class _Rewriter:
         return replace(value, axes=axes, body=self(value.body))
 
 
+def map_loads(kernel: Kernel, changed: Mapping[int, Load]) -> Kernel:
+    """The kernel with loads replaced, by their id; shared values stay shared."""
+    done: dict[int, Value] = {}
+    for value in kernel.values():
+        new: Value = value
+        if isinstance(value, Load):
+            new = changed.get(id(value), value)
+        elif isinstance(value, Compute):
+            new = replace(value, src=tuple(done[id(s)] for s in value.src))
+        elif isinstance(value, Guard):
+            new = replace(value, value=done[id(value.value)])
+        elif isinstance(value, Reduction):
+            new = replace(value, body=done[id(value.body)])
+        done[id(value)] = new
+    return replace(kernel, value=done[id(kernel.value)],
+                   runtime={name: done[id(v)] for name, v in kernel.runtime.items()})
+
+
 def substituted(value: Value, replacement: Mapping[Axis, Expr]) -> Value:
     """The value with axes replaced in every index expression."""
     return _Rewriter(replacement, None)(value)
@@ -234,8 +285,8 @@ def value_exprs(value: Value) -> Iterator[Expr]:
     """All index expressions of a value and below it: loads by offset, and conditions."""
     for item in values_of([value]):
         if isinstance(item, Load):
-            yield item.offset
-        if isinstance(item, Load | Guard):
+            yield from item.exprs
+        elif isinstance(item, Guard):
             yield from (w.expr for w in item.when)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from tinynn import ir
 from tinynn.cost import points
-from tinynn.index import Axis, Index, axes_of, of, source_index
+from tinynn.index import Axis, Index, axes_of, leaf
 from tinynn.ir import ELEMENTWISE, VIEWS, DType, Graph, Node, Op, toposort
 from tinynn.machine import MACHINES, Machine, TargetError
 from tinynn.quantised import bytes_and_scale
@@ -78,7 +78,7 @@ def _is_large_product(n: Node) -> bool:
     if product.op is not Op.MUL or n.size == 0 or product.size < SHORTEST_SUM * n.size:
         return False
     axes = tuple(Axis(f"i{i}", size) for i, size in enumerate(product.shape))
-    leaves = [_leaf(factor, axes) for factor in product.src]
+    leaves = [leaf(factor, axes) for factor in product.src]
     if leaves[0][0].op is not Op.CONST:
         leaves.reverse()
     (weights, weight_index), (data, data_index) = leaves
@@ -86,15 +86,6 @@ def _is_large_product(n: Node) -> bool:
         return False
     own = axes_of(weight_index) - axes_of(data_index)
     return points(tuple(own)) >= FEWEST_COLUMNS and not _are_bytes(weights, weight_index, own)
-
-
-def _leaf(n: Node, axes: tuple[Axis, ...]) -> tuple[Node, Index]:
-    """What views read in the end, and its element that they read."""
-    index = tuple(of(axis) for axis in axes)
-    while n.op in VIEWS:
-        index, _ = source_index(n, index)
-        n = n.src[0]
-    return n, index
 
 
 def _are_bytes(weights: Node, index: Index, own: set[Axis]) -> bool:

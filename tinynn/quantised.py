@@ -22,6 +22,7 @@ from tinynn.kernel import (
     Reduction,
     Tensor,
     Value,
+    replaced,
     value_axes,
 )
 from tinynn.pack import Array, evaluate, is_constant
@@ -47,7 +48,7 @@ def integer_sums(kernel: Kernel) -> Kernel:
             product = Compute(Op.MUL, DType.F32, (_centred(load, zero), numbers))
             total = replace(reduction, body=product)
             scaled = Compute(Op.MUL, DType.F32, (total, scales))
-            return replace(kernel, value=_replaced(kernel.value, reduction, scaled, {}))
+            return replace(kernel, value=replaced(kernel.value, {id(reduction): scaled}))
     return kernel
 
 
@@ -134,18 +135,3 @@ def bytes_and_scale(row: Array) -> tuple[Array, np.float32] | None:
             if np.array_equal(numbers * scale, row) and numbers.max() <= LARGEST_BYTE:
                 return numbers, scale
     return None
-
-
-def _replaced(value: Value, old: Value, new: Value, done: dict[int, Value]) -> Value:
-    """The value with one value in it replaced; shared values stay shared."""
-    if value is old:
-        return new
-    if id(value) not in done:
-        if isinstance(value, Compute):
-            source = tuple(_replaced(s, old, new, done) for s in value.src)
-            done[id(value)] = replace(value, src=source)
-        elif isinstance(value, Guard):
-            done[id(value)] = replace(value, value=_replaced(value.value, old, new, done))
-        else:
-            done[id(value)] = value
-    return done[id(value)]

@@ -7,6 +7,7 @@ A small closed set of families; the first that fits is taken:
 - Conv: a contraction whose columns are read through windows. (conv.py)
 - Contract: a sum of products with a tile of R rows x T vectors of accumulators. (contract.py)
 - Lanes: any other f32 reduction, with a few vectors of partial results.
+- Rows: no reduction, but loads at indices that are computed first. (rows.py)
 - Loops: nested scalar loops over anything; the compiler vectorises the innermost one.
 """
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tinynn.index import Axis, ceil_div
 from tinynn.ir import DType
 from tinynn.kernel import Kernel, Load, Reduction, merge_axes, values_of
 from tinynn.machine import Machine
+from tinynn.rows import Rows, plan_rows
 
 SINGLE_SHARE = 64  # elements of a single loop that are worth a share
 
@@ -56,7 +58,7 @@ class Lanes:
         return "lanes"
 
 
-Schedule: TypeAlias = Loops | Lanes | Contract | Depthwise
+Schedule: TypeAlias = Loops | Lanes | Contract | Depthwise | Rows
 
 
 def schedule(kernel: Kernel, machine: Machine) -> Schedule:
@@ -64,7 +66,7 @@ def schedule(kernel: Kernel, machine: Machine) -> Schedule:
     merged = merge_axes(kernel)
     return (plan_depthwise(kernel, machine) or plan_conv(merged, machine)
             or plan_contract(merged, machine) or _plan_lanes(merged, machine)
-            or _plan_loops(merged))
+            or plan_rows(merged, machine) or _plan_loops(merged))
 
 
 def describe(scheduled: Schedule) -> str:

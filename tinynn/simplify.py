@@ -47,7 +47,7 @@ def simplify(graph: Graph) -> Graph:
     """The same program in fewer or simpler nodes; inputs, outputs, state and metadata stay."""
     outputs = dict(graph.outputs)
     for _ in range(_MOST_ROUNDS):
-        new = _rewrite(list(outputs.values()), {}, lambda op: RULES.get(op, ()))
+        new = rewrite(list(outputs.values()), {}, lambda op: RULES.get(op, ()))
         if new == list(outputs.values()):
             break
         outputs = dict(zip(outputs, new, strict=True))
@@ -56,10 +56,10 @@ def simplify(graph: Graph) -> Graph:
 
 def fold(roots: Sequence[Node], done: dict[Node, Node]) -> list[Node]:
     """Only evaluate what is constant; `done` remembers old -> new from one call to the next."""
-    return _rewrite(roots, done, lambda op: (constant,))
+    return rewrite(roots, done, lambda op: (constant,))
 
 
-def _rewrite(roots: Sequence[Node], done: dict[Node, Node],
+def rewrite(roots: Sequence[Node], done: dict[Node, Node],
              rules: Callable[[Op], Sequence[Rule]]) -> list[Node]:
     """One pass over the nodes that are not done, sources first: the first rule that fits wins."""
     for old in toposort(roots, done):

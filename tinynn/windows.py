@@ -61,11 +61,19 @@ class Window:
 
 @dataclass(frozen=True)
 class Planes:
-    """Where a window's elements are. rows: of a plane. width: output columns, in whole tiles."""
+    """Where a window's elements are. rows: of a plane. width: output columns, in whole tiles.
+    group: neighbours along the last channel axis that lie together as one word."""
 
     window: Window
     rows: int
     width: int
+    group: int = 1
+
+    @property
+    def channels(self) -> tuple[Axis, ...]:
+        """The axes of the channels, the last one that of groups."""
+        axes = self.window.channels
+        return axes if self.group == 1 else (*axes[:-1], Axis("word", axes[-1].size // self.group))
 
     @property
     def phase_pitch(self) -> int:
@@ -87,7 +95,7 @@ class Planes:
 
     @property
     def size(self) -> int:
-        return points(self.window.channels) * self.plane
+        return points(self.channels) * self.plane
 
     def tap(self, number: int) -> int:
         """Where in a row the columns are that tap `number` multiplies."""

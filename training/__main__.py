@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="begin a run, or continue the folder's")
     train.add_argument("--hours", type=float, default=math.inf, help="stop after so long")
     train.add_argument("--batches", type=int, default=4000, help="of new worlds, in the whole run")
-    train.add_argument("--repeat", type=int, default=3, help="steps per new batch")
+    train.add_argument("--repeat", type=int, default=2, help="steps per new batch")
     train.add_argument("--workers", type=int, default=max((os.cpu_count() or 2) - 1, 1))
     train.add_argument("--seed", type=int, default=0, help="of weights and worlds")
     export = commands.add_parser("export", help="write the ONNX file of the checkpoint")

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from training.clips import STEPS, glimpse, make_clip
 from training.losses import losses_of, standardise
+from training.mirror import mirrored, mirrored_truth
 from training.network import DrivingNetwork, run_clips
 from training.outputs import TRUTHS
 
@@ -27,7 +28,7 @@ Group = tuple[Tensor, Tensor, Tensor]
 Batch = tuple[list[Group], dict[str, Tensor]]  # with the truth of all their runs, (runs, *shape)
 GLIMPSE_STEPS = 5
 # Means and scales of the outputs are taken from so many batches.
-STATISTICS_BATCHES = 8
+STATISTICS_BATCHES = 16
 DECAY = 0.3  # share of the run over which the learning rate falls to zero
 
 
@@ -35,21 +36,22 @@ DECAY = 0.3  # share of the run over which the learning rate falls to zero
 class Settings:
     """How to train.
 
-    batches: of new clips in the whole run. short, long: clips in a batch; the short ones begin
-    anywhere and show many worlds, the long ones show the policy a history. repeat: steps per new
-    batch, the further ones on one of the last `pool` batches: worlds take longer to draw than to
-    learn from. hours: stop earlier, to be continued.
+    batches: of new clips in the whole run. short: clips of five runs in a batch, which begin
+    anywhere and show many worlds. long_every: of so many batches one has a long clip too, which
+    shows the policy a history. repeat: steps per new batch, the further ones on one of the last
+    `pool` batches, because worlds take longer to draw than to learn from; each is shown as it is
+    or in a mirror, by chance. hours: stop earlier, to be continued.
     """
 
     batches: int = 4000
-    short: int = 16
-    long: int = 1
+    short: int = 8
+    long_every: int = 4
     rate: float = 1e-3
-    warmup: int = 100
+    warmup: int = 200
     seed: int = 0
     workers: int = 1
-    pool: int = 24
-    repeat: int = 3
+    pool: int = 40
+    repeat: int = 2
     hours: float = math.inf
     save_every_s: float = 300.0
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
@@ -58,14 +60,14 @@ class Settings:
 class Clips(Dataset[Batch]):
     """Batch after batch of worlds from seed `first` on; PyTorch's workers make them."""
 
-    def __init__(self, first: int, short: int, long: int) -> None:
-        self._first, self._short, self._long = first, short, long
+    def __init__(self, first: int, short: int, long_every: int) -> None:
+        self._first, self._short, self._long_every = first, short, long_every
 
     def __getitem__(self, number: int) -> Batch:
-        size = self._short + self._long
-        seeds = range(self._first + number * size, self._first + (number + 1) * size)
-        clips = [[glimpse(seed, GLIMPSE_STEPS) for seed in seeds[:self._short]],
-                 [make_clip(seed, STEPS) for seed in seeds[self._short:]]]
+        size = self._short + 1
+        *short, long = range(self._first + number * size, self._first + (number + 1) * size)
+        clips = [[glimpse(seed, GLIMPSE_STEPS) for seed in short],
+                 [make_clip(long, STEPS)] if number % self._long_every == 0 else []]
         groups = [default_collate([(clip.pictures, clip.desire, clip.traffic) for clip in alike])
                   for alike in clips if alike]
         truth = {name: torch.cat([torch.from_numpy(clip.truth[name])
@@ -84,6 +86,12 @@ def on_device(batch: Batch, device: str) -> Batch:
     moved = [(pictures.to(device), desire.to(device), traffic.to(device))
              for pictures, desire, traffic in groups]
     return moved, {name: values.to(device) for name, values in truth.items()}
+
+
+def in_mirror(batch: Batch) -> Batch:
+    """The batch with left and right exchanged."""
+    groups, truth = batch
+    return [mirrored(*group) for group in groups], mirrored_truth(truth)
 
 
 def step(network: DrivingNetwork, optimizer: torch.optim.Optimizer,
@@ -120,7 +128,7 @@ class Training:
                                            weight_decay=0.01)
         self.batch = 0
         folder.mkdir(parents=True, exist_ok=True)
-        self.clips = Clips(10_000_000 * settings.seed, settings.short, settings.long)
+        self.clips = Clips(10_000_000 * settings.seed, settings.short, settings.long_every)
         if (folder / CHECKPOINT).exists():
             self.restore()
         else:
@@ -129,6 +137,7 @@ class Training:
     def _standardise(self) -> None:
         rows = [on_device(batch, self.settings.device)[1] for batch in
                 loader(self.clips, range(STATISTICS_BATCHES), self.settings.workers)]
+        rows += [mirrored_truth(row) for row in rows]
         truth = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
         standardise(self.network, truth)
 
@@ -142,10 +151,14 @@ class Training:
         for fresh in loader(self.clips, numbers, settings.workers):
             pool.append(on_device(fresh, settings.device))
             self._set_rate()
-            losses = step(self.network, self.optimizer, pool[-1])
             chance = torch.Generator().manual_seed(settings.seed + self.batch)
-            for again in torch.randint(len(pool), (settings.repeat - 1,), generator=chance):
-                step(self.network, self.optimizer, pool[int(again)])
+            again = torch.randint(len(pool), (settings.repeat - 1,), generator=chance).tolist()
+            steps = []
+            for number in (len(pool) - 1, *again):
+                turned = torch.rand((), generator=chance) < 0.5
+                shown = in_mirror(pool[number]) if turned else pool[number]
+                steps.append(step(self.network, self.optimizer, shown))
+            losses = steps[0]  # of pictures never seen before
             self.batch += 1
             self._note(losses)
             now = time.monotonic()

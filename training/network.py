@@ -67,7 +67,7 @@ class Tower(nn.Module):
         # Channels side by side are what the convolutions of a CPU want.
         centred = pictures.to(half, memory_format=torch.channels_last) - 128.0
         with torch.autocast(pictures.device.type, torch.bfloat16, enabled=self.training):
-            maps = self.layers(centred / 64.0)
+            maps = self.layers(centred)  # the first normalisation scales them
         return torch.relu(self.dense(maps.float()))
 
 

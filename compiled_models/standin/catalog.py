@@ -31,6 +31,7 @@ MODELS: dict[str, Callable[[Net], Slices]] = {
 VARIANTS: dict[str, Callable[[Net], Slices]] = {
     function.__name__: function
     for function in (
+        variants.supercombo_095,
         variants.driving_vision_632,
         variants.driving_policy_5884,
         variants.driving_vision_1432,

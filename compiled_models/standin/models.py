@@ -172,6 +172,26 @@ def supercombo_097(net: Net) -> Slices:
     params = net.input("lateral_control_params", (1, 2))
     curvature = net.input("prev_desired_curv", (1, 100, 1))
     past = net.input("features_buffer", (1, 99, FEATURES), FEATURE_STD)
+    out, hidden, summary = classic_parts(net, imgs, past, desire, traffic, {})
+    out["desired_curvature"] = desired_curvature(net, summary, params, curvature)
+    order = (*CLASSIC_ORDER, "desired_curvature")
+    return finish(net, {**{key: out[key] for key in order}, "hidden_state": hidden},
+                  open_end=True)
+
+
+CLASSIC_ORDER = (
+    "plan", "lane_lines", "lane_lines_prob", "road_edges", "lead", "lead_prob", "desire_state",
+    "meta", "desire_pred", "pose", "wide_from_device_euler", "sim_pose", "road_transform")
+
+
+def classic_parts(
+    net: Net, imgs: list[Value], past: Value, desire: Value, told: Value, more: Sizes,
+) -> tuple[dict[str, Value], Value, Value]:
+    """Outputs by name, features (1, 512) and summary (1, 512) of the single files of 2023 and 2024.
+
+    imgs: pictures of both cameras. past: features (1, 99, 512). desire: (1, 800). told: what else
+    is known, (1, n). more: heads beside those that all have.
+    """
     with net.scope("vision"):
         vision = fastvit_t12(net, pixels(net, net.concat(imgs, 1)))
     hidden = summarize(net, vision)
@@ -181,7 +201,7 @@ def supercombo_097(net: Net) -> Slices:
     ages = [TOKEN_STEP * FRAME_SKIP * i for i in range(8, 0, -1)]  # runs before the current one
     past = net.gather(past, [99 - age for age in ages], 1)
     current = net.op("Unsqueeze", [hidden, net.const([1])], (1, 1, FEATURES), 0.0, FEATURE_STD)
-    tokens = net.concat([past, current, command_token(net, desire, traffic)], 1)
+    tokens = net.concat([past, current, command_token(net, desire, told)], 1)
     summary = temporal(net, tokens, "elu", spelt_norm=True)
     out |= heads(net, summary, "temporal_hydra", {
         "plan": (256, 4955),
@@ -192,13 +212,9 @@ def supercombo_097(net: Net) -> Slices:
         "lead_prob": (256, 3),
         "desire_state": (256, 8),
         "sim_pose": (256, 12),
+        **more,
     }, 3)
-    out["desired_curvature"] = desired_curvature(net, summary, params, curvature)
-    order = ("plan", "lane_lines", "lane_lines_prob", "road_edges", "lead", "lead_prob",
-             "desire_state", "meta", "desire_pred", "pose", "wide_from_device_euler", "sim_pose",
-             "road_transform", "desired_curvature")
-    return finish(net, {**{key: out[key] for key in order}, "hidden_state": hidden},
-                  open_end=True)
+    return out, hidden, summary
 
 
 def desired_curvature(net: Net, summary: Value, params: Value, past: Value) -> Value:

@@ -1,6 +1,7 @@
 """Contracts that differ from those in `models` in inputs and outputs only.
 
 name                 openpilot                     outputs
+supercombo_095       0.9.5                         and a lateral solution, fed back
 driving_vision_632   0.9.9                         what needs no memory, features; no road
 driving_policy_5884  0.9.9, with the former        plan of 5 hypotheses, road, curvature
 driving_vision_1432  July 2025                     and lane lines and road edges
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 from compiled_models.standin.layers import heads
 from compiled_models.standin.models import (
+    CLASSIC_ORDER,
     DRIVER_SEAT,
     FEATURE_STD,
     FEATURES,
@@ -26,6 +28,7 @@ from compiled_models.standin.models import (
     ROAD_HEADS,
     Sizes,
     Slices,
+    classic_parts,
     desired_curvature,
     finish,
     monitor,
@@ -38,6 +41,21 @@ from compiled_models.standin.net import Net
 OLD_PLAN: Sizes = {"plan": (256, 4955)}
 OLD_LEAD: Sizes = {"lead": (512, 102), "lead_prob": (256, 3)}
 DESIRE_STATE: Sizes = {"desire_state": (256, 8)}
+
+
+def supercombo_095(net: Net) -> Slices:
+    """0.9.5: navigation inputs, and the state of its own lateral solution."""
+    imgs = [net.input(name, PICTURE) for name in ("input_imgs", "big_input_imgs")]
+    desire = net.reshape(net.input("desire", (1, 100, 8), 0.1), 1, 800)
+    told = [net.input(name, (1, width), 0.5) for name, width in (
+        ("traffic_convention", 2), ("lat_planner_state", 4), ("nav_features", 256),
+        ("nav_instructions", 150))]
+    past = net.input("features_buffer", (1, 99, FEATURES), FEATURE_STD)
+    solution = "lat_planner_solution"
+    out, hidden, _ = classic_parts(
+        net, imgs, past, desire, net.concat(told, 1), {solution: (512, 264)})
+    parts = {key: out[key] for key in (*CLASSIC_ORDER, solution)}
+    return finish(net, {**parts, "hidden_state": hidden}, pad=2)
 
 
 def vision(net: Net, inputs: tuple[str, str], road: Sizes, pad: int) -> Slices:

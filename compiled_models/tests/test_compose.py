@@ -12,7 +12,7 @@ from compiled_models.compose import ComposeError, compose
 from modeld.cameras import MEDMODEL, SBIGMODEL, Intrinsics
 from modeld.model_state import DrivingModel, ModelInputs
 from modeld.tests import fakes
-from modeld.warp import NO_WARP, prepare_warp, warp_matrix
+from modeld.warp import NO_WARP, chroma_matrix, prepare_warp, warp_matrix
 from tinynn import interp, ir
 from tinynn.ir import DType, Graph
 from tinynn.tensor import Tensor
@@ -92,11 +92,13 @@ def packed(data: np.ndarray, warp: np.ndarray, sampling: str) -> np.ndarray:
     return prepare_warp(warp, HEIGHT, WIDTH, sampling).pack(*planes(data))
 
 
-def camera_inputs(frames: Sequence[np.ndarray], warps: Sequence[np.ndarray]) -> fakes.Arrays:
+def camera_inputs(frames: Sequence[np.ndarray], warps: Sequence[np.ndarray],
+                  sampling: str = "nearest") -> fakes.Arrays:
     geometry = np.array([WIDTH, HEIGHT, STRIDE, CHROMA_OFFSET], np.int32)
     inputs: fakes.Arrays = {}
     for name, data, warp in zip(("main", "extra"), frames, warps, strict=True):
-        inputs |= {f"{name}_frame": data, f"{name}_geometry": geometry, f"{name}_warp": warp}
+        both = np.stack([warp, chroma_matrix(warp, sampling)])
+        inputs |= {f"{name}_frame": data, f"{name}_geometry": geometry, f"{name}_warp": both}
     return inputs
 
 
@@ -115,7 +117,7 @@ def test_the_warp_means_what_the_daemon_does(sampling: str) -> None:
     for warp in [*some_warps(rng), NO_WARP]:
         data = frame(rng)
         inputs = zeros | {name: array for name, array
-                          in camera_inputs([data, data], [warp, warp]).items()
+                          in camera_inputs([data, data], [warp, warp], sampling).items()
                           if name in program.inputs}
         newest = interp.run(only, inputs)["next_queue_main"][-1]
         np.testing.assert_array_equal(newest, packed(data, warp, sampling))

@@ -33,7 +33,7 @@ def test_bundled_recipes_cover_every_standin() -> None:
     assert sorted(plain) == sorted(MODELS)
     for recipe in recipes:
         assert recipe.path.stem == recipe.name
-        assert recipe.targets == ("cpu",)
+        assert recipe.targets == ("cpu",) or not recipe.source.standin
         assert recipe.notes
         named = {key for numbers in recipe.budget.values() for key in numbers}
         assert named == set(BUDGETS)

@@ -47,6 +47,12 @@ CONTRACTS = {
         "state_feat_q": ("float32", (96, 1, 512))}),
     "dmonitoring": (551, {
         "input_img": ("uint8", (1, 1382400)), "calib": ("float32", (1, 3))}),
+    "supercombo_095": (6768, {
+        "input_imgs": ("float32", (1, 12, 128, 256)),
+        "big_input_imgs": ("float32", (1, 12, 128, 256)), "desire": ("float32", (1, 100, 8)),
+        "traffic_convention": ("float32", (1, 2)), "lat_planner_state": ("float32", (1, 4)),
+        "nav_features": ("float32", (1, 256)), "nav_instructions": ("float32", (1, 150)),
+        "features_buffer": ("float32", (1, 99, 512))}),
     "driving_vision_632": (632, {
         "input_imgs": ("uint8", (1, 12, 128, 256)),
         "big_input_imgs": ("uint8", (1, 12, 128, 256))}),
@@ -68,6 +74,11 @@ CONTRACTS = {
 
 # Where real files of these generations have their outputs: name -> end of each.
 ENDS = {
+    "supercombo_095": {
+        "plan": 4955, "lane_lines": 5483, "lane_lines_prob": 5491, "road_edges": 5755,
+        "lead": 5857, "lead_prob": 5860, "desire_state": 5868, "meta": 5916, "desire_pred": 5948,
+        "pose": 5960, "wide_from_device_euler": 5966, "sim_pose": 5978, "road_transform": 5990,
+        "lat_planner_solution": 6254, "hidden_state": 6766},
     "driving_vision_632": {
         "meta": 55, "desire_pred": 87, "pose": 99, "wide_from_device_euler": 105,
         "road_transform": 117, "hidden_state": 629},

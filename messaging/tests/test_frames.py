@@ -127,6 +127,17 @@ def test_pictures_of_the_wrong_size_are_refused(bus: Bus) -> None:
             )
         with pytest.raises(FrameError, match="float32"):
             server.publish(np.zeros(SMALL.nbytes, np.float32), 0, 0, 0)
+        with pytest.raises(FrameError, match="frame id 4294967296 does not fit into 32 bits"):
+            server.publish(picture(0), 2**32, 0, 0)
+
+
+@pytest.mark.parametrize("intrinsics", [
+    (0.0, 1.0, 1.0), (-9.0, 1.0, 1.0), (float("nan"), 1.0, 1.0), (9.0, float("inf"), 1.0),
+    (1e30, 1.0, 1.0)])
+def test_intrinsics_that_cannot_be(bus: Bus, intrinsics: tuple[float, float, float]) -> None:
+    with pytest.raises(FrameError, match="a camera cannot have focal length"):
+        FrameServer(Stream.CABIN, SMALL, intrinsics, bus=bus)
+    FrameServer(Stream.CABIN, SMALL, bus=bus).close()  # the stream is free again
 
 
 class Inbox:
@@ -242,6 +253,7 @@ def test_malformed_announcements_are_counted(pair: Pair) -> None:
         {"count": -1},
         {"count": 1.5},
         {"frame_id": "3"},
+        {"frame_id": 2**32},
         {"valid": 1},
         {"barrier": [1]},
         {"barrier": {"carState": None}},
@@ -254,7 +266,7 @@ def test_malformed_announcements_are_counted(pair: Pair) -> None:
     frame = pair.client.receive(0)
     assert frame is not None
     assert frame.frame_id == 0
-    assert pair.client.malformed == 13
+    assert pair.client.malformed == 14
 
 
 def test_client_before_server(bus: Bus) -> None:
@@ -375,6 +387,7 @@ def test_files_that_are_no_ring(tmp_path: Path) -> None:
         (good[:12] + b"\xff" + good[13:], size, "2 to 64 buffers, not 255"),
         (good[:64] + b"\xff" * 8 + good[72:], size, "announces"),  # nbytes
         (good[:32] + bytes(8) + good[40:], size, "0 x 32 pixels"),
+        (good[:72] + b"\1" + good[73:], size, "cannot have focal length 0.0"),
     ]:
         path.write_bytes(content)
         os.truncate(path, length)
@@ -388,6 +401,15 @@ def test_files_that_are_no_ring(tmp_path: Path) -> None:
     assert ring.description == description()
     assert FrameRing.open([path], server=6) is None
     assert ring.read(0) is None  # nothing was written yet
+
+
+def test_what_others_put_into_shared_memory_is_none_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring = FrameRing.create([tmp_path / "ring"], description())
+    assert FrameRing.open([ring.path]) is not None
+    monkeypatch.setattr(os, "getuid", lambda: ring.path.stat().st_uid + 1)
+    assert FrameRing.open([ring.path]) is None
 
 
 def test_ring_goes_where_there_is_room(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ The decoders run in processes of their own, as an assertion of a C++ library wou
 """
 
 import os
+import random
 import resource
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ import time
 import pytest
 
 from messaging import Bus, PubMaster, SubMaster, new_message
+from messaging.message import MAX_MESSAGE_BYTES
 from messaging.transport import subscribe
 
 SOON = 300.0  # s; far more than needed, machines may be busy
@@ -182,6 +185,55 @@ def test_coming_and_going_leaves_nothing_open(bus: Bus) -> None:
     deadline = time.monotonic() + SOON
     # sockets of subscribers are closed by a thread of ZeroMQ, a moment later
     while max(come_and_go() for _ in range(20)) > max(first) + 5:
+        assert time.monotonic() < deadline
+
+
+def test_subscribers_that_come_and_go_cost_a_publisher_nothing(bus: Bus) -> None:
+    """Nobody asks this publisher who is there, as nobody asks a daemon's."""
+    with PubMaster(["carState"], bus) as publisher:
+        socket = publisher._publishers["carState"].socket  # type: ignore[attr-defined]
+        with SubMaster(["carState"], bus=bus):
+            assert socket.poll(1000 * SOON)  # libzmq keeps this until it is asked for it
+        deadline = time.monotonic() + SOON
+        while socket.poll(0):
+            publisher.send("carState", new_message("carState"))
+            assert time.monotonic() < deadline
+
+
+def test_strangers_at_the_sockets(bus: Bus) -> None:
+    """What they say is no ZeroMQ at all."""
+    with PubMaster(["carState"], bus) as publisher:
+        strangers = [socket.socket(socket.AF_UNIX) for _ in range(20)]
+        for number, stranger in enumerate(strangers):
+            stranger.connect(str(bus.directory / "carState"))
+            stranger.send(random.Random(number).randbytes(500))
+        with SubMaster(["carState"], bus=bus) as receiver:
+            hear_something(publisher, receiver)
+        for stranger in strangers:
+            stranger.close()
+
+
+def test_a_publisher_of_huge_messages_is_cut_off(bus: Bus) -> None:
+    """Not even its size is allocated; everybody else is heard."""
+    with (
+        PubMaster(["carState", "modelV2"], bus) as publisher,
+        SubMaster(["carState", "modelV2"], bus=bus) as receiver,
+    ):
+        assert publisher.wait_for_subscribers(timeout=SOON)
+        publisher.send("modelV2", bytes(MAX_MESSAGE_BYTES + 1))
+        deadline = time.monotonic() + SOON
+        while publisher.wait_for_subscribers(["modelV2"], timeout=0.01):
+            assert time.monotonic() < deadline
+        hear_something(publisher, receiver)
+        assert not any(receiver.malformed.values())
+
+
+def hear_something(publisher: PubMaster, receiver: SubMaster) -> None:
+    message = new_message("carState")
+    deadline = time.monotonic() + SOON
+    while receiver.logMonoTime["carState"] != message.logMonoTime:
+        publisher.send("carState", message)
+        receiver.update(10)
         assert time.monotonic() < deadline
 
 

@@ -145,6 +145,13 @@ def test_plain_data_of_every_kind() -> None:
     assert list(to_plain(read(car_state(1.0)))["data"])[-1] == "deprecated"
 
 
+def test_a_file_that_is_no_log_cannot_be_played(tmp_path: Path) -> None:
+    (tmp_path / "video").write_bytes(b"\xff" * 1000)
+    result = run("play", str(tmp_path / "video"))
+    assert result.returncode == 1
+    assert result.stderr.endswith("video holds no message that could be played\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -26,6 +26,7 @@ from messaging import (
 from messaging.msgq import MsgqPublisher, MsgqSubscriber
 from messaging.visionipc import (
     _ANNOUNCEMENT,
+    _DESCRIPTION,
     VisionIpcClient,
     VisionIpcServer,
     _Announced,
@@ -261,7 +262,8 @@ def test_a_killed_server_is_replaced(msgq: Bus) -> None:
 
 
 @pytest.mark.parametrize(("reply", "count"), [
-    (b"x" * 50, 1), (bytes(112), 1), (b"\xff" * 112, 1), (bytes(112), 0), (bytes(223), 2)])
+    (b"x" * 50, 1), (bytes(112), 1), (b"\xff" * 112, 1), (bytes(112), 0), (bytes(223), 2),
+    (_DESCRIPTION.pack(2**63, 2**63, 64, 32, 64, 2048, 1, 0, 0), 1)])
 def test_answers_that_make_no_sense(msgq: Bus, reply: bytes, count: int) -> None:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(str(msgq.vision_socket("camerad")))

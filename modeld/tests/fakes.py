@@ -43,6 +43,7 @@ class FakeRunner:
     metadata: dict[str, Any]
     answer: Answer
     seen: list[Arrays] = field(default_factory=list)
+    target: str = "fake"
 
     def __call__(self, inputs: Arrays) -> Arrays:
         assert inputs.keys() == self.inputs.keys()

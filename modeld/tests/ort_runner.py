@@ -16,6 +16,8 @@ DTYPES = {"tensor(uint8)": "u8", "tensor(float)": "f32", "tensor(float16)": "f16
 class OnnxRunner:
     """A stand-in model by its name. Its metadata comes through the compiler's own reader."""
 
+    target = "onnxruntime"
+
     def __init__(self, name: str) -> None:
         model = build(name)
         options = onnxruntime.SessionOptions()

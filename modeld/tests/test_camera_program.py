@@ -18,7 +18,7 @@ from modeld.tests.test_layouts import CAR, VIEWS, picture
 ROOM = 320 * 200 * 3 // 2
 INPUTS: dict[str, fakes.Tensor] = {
     **{f"{name}_{part}": spec for name in ("main", "extra") for part, spec in (
-        ("frame", ((ROOM,), "u8")), ("geometry", ((4,), "i32")), ("warp", ((3, 3), "f32")))},
+        ("frame", ((ROOM,), "u8")), ("geometry", ((4,), "i32")), ("warp", ((2, 3, 3), "f32")))},
     "desire": ((8,), "f32"), "traffic_convention": ((1, 2), "f32"), "action_t": ((1, 2), "f32")}
 DESCRIPTION = {"era": "0.11", "sampling": "bilinear", "frame_bytes": ROOM}
 
@@ -70,6 +70,10 @@ def test_incomplete_descriptions() -> None:
             CameraProgram(runner)
     with pytest.raises(ContractError, match="incomplete"):
         CameraProgram(program(frame_bytes="many"))
+    older = fakes.runner({**INPUTS, "main_warp": ((3, 3), "f32")}, 2576, fakes.SUPERCOMBO_SLICES)
+    older.metadata[KEY] = DESCRIPTION
+    with pytest.raises(ContractError, match=r"main_warp is \(3, 3\) and must be \(2, 3, 3\)"):
+        CameraProgram(older)
     odd = fakes.runner(INPUTS, 2576, {**fakes.SUPERCOMBO_SLICES, "plan": [1576, 2566 - 3, None]})
     odd.metadata[KEY] = DESCRIPTION
     with pytest.raises(ParseError):

@@ -208,7 +208,7 @@ def changed(**inputs: fakes.Tensor) -> fakes.FakeRunner:
 
 @pytest.mark.parametrize(("model", "message"), [
     (changed(radar_tracks=((1, 192), "f32")), r"input 'radar_tracks' \(1, 192\), whose layout"),
-    (changed(lat_planner_state=((1, 4), "f32")), "input 'lat_planner_state'.* own solution"),
+    (changed(lat_planner_state=((1, 4), "f32")), "no output 'lat_planner_solution'"),
     (changed(driving_style=((1, 12), "f32")), "input 'driving_style'.* does not run such models"),
     (changed(prev_action=((1, 2), "f32")), "input 'prev_action'.*cannot feed"),
     (changed(img=((1, 6, 128, 256), "u8")), r"'img' with shape \(1, 6, 128, 256\)"),

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import random
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -14,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from messaging import Bus, PubMaster, Stream, SubMaster, new_message
+from messaging import Bus, PubMaster, Stream, SubMaster, new_message, to_bytes
 from modeld import daemon
 from modeld.cameras import MEDMODEL, SBIGMODEL, Intrinsics
-from modeld.daemon import DEFAULT_DELAYS, INPUTS, OUTPUTS, Daemon, Options
+from modeld.daemon import DEFAULT_DELAYS, INPUTS, OUTPUTS, Daemon, Options, read_car
 from modeld.model_state import DrivingModel
 from modeld.params import CarDelays
 from modeld.planner import Planner
@@ -289,6 +291,43 @@ def test_a_camera_that_dies_is_done_without(
     assert rig.planner.counters.frames == 2
     assert [r.message for r in caplog.records if r.message.startswith("cameras:")] == [
         "cameras: main NARROW_ROAD, extra WIDE_ROAD", f"cameras: main {alive.name}"]
+
+
+def test_messages_that_cannot_be_do_no_harm(rig: Rig) -> None:
+    """Each is sound as a message; what it says is none of what it may say."""
+    rig.send("extrinsicsCalibration", rpyCalib=[0.0, 0.0, 0.0])
+    rig.send("deviceState", deviceType=77)  # newer than our schema
+    for number, speed in enumerate((float("nan"), float("inf"), -5.0)):
+        rig.send("carState", vEgo=speed)
+        out = rig.step(number)
+        assert out.valid["modelV2"]
+        assert math.isfinite(out["modelV2"].action.desiredCurvature)
+        assert read_car(rig.daemon._sm, "narrowRoadCameraState").driver.v_ego == 0
+    message = new_message("extrinsicsCalibration", valid=True)
+    message.extrinsicsCalibration.rpyCalib = [0.0, 0.0, 0.0]
+    data = bytearray(to_bytes(message))
+    data[92] &= ~7  # the list is one of elements without bits now
+    rig.inputs.send("extrinsicsCalibration", data)
+    rig.barrier["extrinsicsCalibration"] = message.logMonoTime
+    assert not rig.step(3).valid["modelV2"]
+
+
+def test_mutated_messages_do_no_harm(bus: Bus) -> None:
+    rng = random.Random(2)
+    samples = {name: to_bytes(new_message(name, valid=True)) for name in INPUTS}
+    taken = 0
+    with SubMaster(INPUTS, bus=bus) as sm:
+        for _ in range(10_000):
+            name = rng.choice(INPUTS)
+            data = bytearray(samples[name])
+            for _ in range(rng.randint(1, 8)):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+            before = sm.malformed[name]
+            sm._take(name, bytes(data))
+            taken += sm.malformed[name] == before
+            car = read_car(sm, "narrowRoadCameraState")
+            assert math.isfinite(car.lateral_delay) and math.isfinite(car.driver.v_ego)
+    assert taken > 1000
 
 
 def test_announced_delays_that_cannot_be(rig: Rig) -> None:

@@ -56,6 +56,7 @@ class Layout:
 
 LAYOUTS = {
     "0.8": Layout(("supercombo_08",), "0.9", 6472, None),
+    "0.9.5": Layout(("supercombo_095",), "0.9", 6768, None),
     "0.9.7": Layout(("supercombo_097",), "direct", 6504, None),
     "0.9.9": Layout(("driving_vision_632", "driving_policy_5884"), "0.9", 632 + 5884, None),
     "July 2025": Layout(("driving_vision_1432", "driving_policy_5072"), "0.10", 1432 + 5072, None),

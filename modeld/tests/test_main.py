@@ -1,16 +1,17 @@
 """The `modeld` command: what it refuses to start with, and its closing line."""
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import pytest
 
 import tinynn
+from compiled_models.standin import build
 from messaging import BusError, car
 from modeld import process
 from modeld.__main__ import _arguments, _car_delays, _files, main
@@ -101,7 +102,9 @@ def test_a_core_for_each_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["--model", "a.tnn", "--cores", "6,x"], "argument --cores: invalid"),
+    (["--model", "a.tnn", "--cores", "6,x"], "'6,x' is no list of cores; write for instance 6,7"),
+    (["--model", "a.tnn", "--threads", "0"], "argument --threads: '0' is no number above 0"),
+    (["--model", "a.tnn", "--frames", "-1"], "argument --frames: '-1' is no number above 0"),
     (["--model", "a.tnn", "--off-policy", "b.tnn"], "--off-policy goes with --policy"),
     ([], "--model"),
 ])
@@ -121,8 +124,24 @@ def test_files_in_the_order_in_which_they_are_named() -> None:
     assert _files(_arguments(["--model", "m"])) == ["m"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_start(tmp_path: Path, number: signal.Signals) -> None:
+    """Here while it waits for the car; the same handler is there while models load."""
+    model = tmp_path / "model.tnn"
+    tinynn.compile(build("supercombo_08")).save(model)
+    daemon = subprocess.Popen(
+        [sys.executable, "-m", "modeld", "--model", str(model), "--params", str(tmp_path), "--bus",
+         "signals"], env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}, stderr=subprocess.PIPE,
+        text=True)
+    assert daemon.stderr is not None
+    assert "Waiting for CarParams" in daemon.stderr.readline()
+    daemon.send_signal(number)
+    assert daemon.communicate(timeout=60) == (None, "")
+    assert daemon.returncode == 0
+
+
 def test_delays_from_a_params_directory(tmp_path: Path) -> None:
-    assert _car_delays(None, Event()) == DEFAULT_DELAYS
+    assert _car_delays(None) == DEFAULT_DELAYS
     params = car.CarParams.new_message(steerActuatorDelay=0.25, longitudinalActuatorDelay=0.5)
     (tmp_path / "CarParams").write_bytes(params.to_bytes())
-    assert _car_delays(tmp_path, Event()) == CarDelays(0.25, 0.5)
+    assert _car_delays(tmp_path) == CarDelays(0.25, 0.5)

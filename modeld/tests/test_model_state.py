@@ -4,8 +4,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from messaging import new_message
+from modeld import fill
+from modeld.action import Action
+from modeld.desire_helper import LaneChange
 from modeld.model_state import DrivingModel, ModelInputs
-from modeld.parser import ParseError
+from modeld.parser import ParseError, parse
 from modeld.tests import fakes
 
 NONE = np.eye(8, dtype=np.float32)[0]
@@ -111,6 +115,35 @@ def test_curvature_and_gru_state_are_fed_back() -> None:
     assert (last["initial_state"] == 3).all()
     assert (last["input_imgs"][0, :6] == 3).all()  # the frame before
     assert last["input_imgs"].dtype == np.float32
+
+
+def test_the_solution_of_0_9_5_is_fed_back_as_of_one_frame_ahead() -> None:
+    slices = {"plan": [0, 4955, None], "lat_planner_solution": [5990, 6254, None],
+              "hidden_state": [6254, -2, None], "pad": [-2, None, None]}
+    times = 10 * (np.arange(33) / 32) ** 2
+    vector = np.zeros((1, 6768), np.float32)
+    # x = 3 t, y = 1, heading = 0.2 t, yaw rate = 0.5 - t, exact at the nodes; deviations follow.
+    solution = np.stack([3 * times, np.ones(33), 0.2 * times, 0.5 - times], axis=1)
+    vector[0, 5990:6122] = solution.reshape(-1)
+    vector[0, 6122:6254] = -3.0
+    runner = fakes.runner({"input_imgs": (fakes.PICTURE, "f32"),
+                           "big_input_imgs": (fakes.PICTURE, "f32"),
+                           "lat_planner_state": ((1, 4), "f32"),
+                           "features_buffer": ((1, 99, 512), "f32")}, 6768, slices,
+                          lambda _: {"outputs": vector})
+    model = DrivingModel(runner)
+    for frame in range(2):
+        named = model.run(inputs(frame)).named
+    assert runner.seen[0]["lat_planner_state"].tolist() == [[0, 0, 0, 0]]
+    np.testing.assert_allclose(
+        runner.seen[1]["lat_planner_state"], [[0, 0, 0.2 * 0.05, 0.5 - 0.05]], atol=1e-6)
+    info = fill.FrameInfo(1, 1, 0, 0.0, 0, 0.0)
+    told = fill.model_v2(parse(named), info, fill.Judgement(Action(), "red", False), LaneChange())
+    message = new_message("modelV2")
+    message.modelV2.from_dict(told)
+    sent = message.modelV2.lateralPlannerSolutionDEPRECATED
+    np.testing.assert_allclose(sent.yawRate, 0.5 - times, rtol=1e-6)
+    np.testing.assert_allclose(sent.xStd, np.exp(-3.0), rtol=1e-6)
 
 
 @pytest.mark.parametrize("where", ["plan", "hidden_state"])

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 
 import pytest
 
@@ -45,36 +45,40 @@ def test_directory_of_a_device_and_plain_one(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     assert find_car_params(tmp_path) == tmp_path / "d" / "CarParams"
     with pytest.raises(ParamsError, match=r"absent is no directory; --params takes"):
-        find_car_params(tmp_path / "absent")
+        wait_for_car_params(tmp_path / "absent")
 
 
 def test_waits_until_the_file_is_there(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("modeld.params._LOOK_AGAIN_S", 0.01)
-    found: list[bytes | None] = []
-    worker = Thread(target=lambda: found.append(wait_for_car_params(tmp_path, Event())))
+    params = tmp_path / "params"
+    params.mkdir()
+    (params / "CarParams").touch()  # empty
+    found: list[bytes] = []
+    worker = Thread(target=lambda: found.append(wait_for_car_params(params)))
     worker.start()
     while not caplog.records and worker.is_alive():
         worker.join(0.01)
-    (tmp_path / "whole").write_bytes(written())
-    (tmp_path / "whole").rename(tmp_path / "CarParams")
+    (params / "CarParams").unlink()
+    params.rmdir()  # and made anew, in the form that devices have
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "whole").write_bytes(written())
+    params.mkdir()
+    (tmp_path / "d").rename(params / "d")
+    worker.join(0.05)
+    assert worker.is_alive()
+    (params / "d" / "whole").rename(params / "d" / "CarParams")
     worker.join(30)
     assert found == [written()]
     assert [r.message for r in caplog.records] == [
-        f"Waiting for {tmp_path / 'CarParams'}: the car is not recognised yet."]
-
-
-def test_stops_waiting(tmp_path: Path) -> None:
-    stop = Event()
-    stop.set()
-    assert wait_for_car_params(tmp_path, stop) is None
+        f"Waiting for CarParams in {params}: the car is not recognised yet."]
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "CarParams").mkdir()
     with pytest.raises(ParamsError, match="CarParams cannot be read"):
-        wait_for_car_params(tmp_path, Event())
+        wait_for_car_params(tmp_path)
 
 
 @pytest.mark.parametrize("data", [b"", b"\0", b"not car params at all, only text", written()[:-8],

@@ -184,11 +184,16 @@ def test_chroma_follows_luma_in_bilinear() -> None:
 
 def test_strided_planes_and_small_frames() -> None:
     luma, chroma = frame(64, 96)
-    wide = np.zeros((64, 128), np.uint8)
-    wide[:, :96] = luma
-    made = warp.prepare_warp(MATRICES["tilted"], 64, 96)
-    np.testing.assert_array_equal(made.pack(wide[:, :96], chroma), made.pack(luma, chroma))
-    assert made.pack(luma, chroma).shape == (6, 128, 256)
+    wide, wide_chroma = np.zeros((64, 128), np.uint8), np.zeros((32, 64, 2), np.uint8)
+    wide[:, :96], wide_chroma[:, :48] = luma, chroma
+    for sampling in ("nearest", "bilinear"):
+        tight = warp.prepare_warp(MATRICES["tilted"], 64, 96, sampling).pack(luma, chroma)
+        assert tight.shape == (6, 128, 256)
+        for stride in (96, 128):
+            made = warp.prepare_warp(MATRICES["tilted"], 64, 96, sampling, stride=stride)
+            for planes in ((luma, chroma), (wide[:, :96], wide_chroma[:, :48]),
+                           (wide[:, :96], chroma)):
+                np.testing.assert_array_equal(made.pack(*planes), tight)
 
 
 def test_unknown_sampling() -> None:

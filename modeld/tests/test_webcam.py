@@ -143,7 +143,8 @@ def test_how_a_device_is_opened_and_opened_again(
 
 
 @pytest.mark.parametrize(("arguments", "code", "message"), [
-    (["/dev/video99"], 2, "No such file or directory"),
+    (["/dev/video99"], 2, "cannot open /dev/video99: No such file or directory; give a video file"),
+    (["/dev/null"], 2, "cannot open /dev/null: "),
     ([], 2, "name a DEVICE"),
     (["x", "--size", "big"], 2, "'big' is no size"),
     (["x", "--rpy", "1,2"], 2, "'1,2' is not ROLL,PITCH,YAW"),

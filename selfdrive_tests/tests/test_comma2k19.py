@@ -1,15 +1,18 @@
 """comma2k19's poses and CAN as a drive: the same speed, the same way, a log that can be read."""
 
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from drivesim.recorded import comma2k19
 from messaging import LogReader
 from selfdrive_tests.comma2k19 import (
     Recording,
     convert,
     level,
+    main,
     read_recording,
     recorded_world,
 )
@@ -53,3 +56,14 @@ def test_a_segment_becomes_a_drive(tmp_path: Path) -> None:
     assert speeds == pytest.approx(recording.can_speed[1][within].tolist(), abs=1e-5)
     motion = [e.cameraOdometry.trans[0] for e in events if e.which() == "cameraOdometry"]
     assert motion == pytest.approx(recording.speed[:3].tolist(), abs=0.1)
+
+
+def test_the_profile_in_the_package_is_that_of_the_segment(tmp_path: Path) -> None:
+    if not SHARED.is_dir():
+        pytest.skip("the comma2k19 segment is not here")
+    assert main([str(SHARED), "--profile", str(tmp_path / "profile.tsv")]) == 0
+    kept = files("drivesim") / "comma2k19.tsv"
+    assert (tmp_path / "profile.tsv").read_text() == kept.read_text(encoding="utf-8")
+    recorded = comma2k19()
+    seconds = np.sum(np.diff(recorded.stations) / recorded.speed[1:])
+    assert seconds == pytest.approx(60, abs=1.5)

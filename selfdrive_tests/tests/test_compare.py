@@ -14,6 +14,7 @@ import pytest
 from messaging import LogWriter, new_message
 from selfdrive_tests.compare import (
     FIELDS,
+    Claim,
     CompareError,
     Tolerance,
     compare,
@@ -267,6 +268,7 @@ def test_log_without_plans_is_named(tmp_path: Path) -> None:
 
 def test_junit_counts_and_names_what_differs(tmp_path: Path) -> None:
     result = compare({0: plan(0, curvature=1.0)}, {0: moment(plan(0))}, "that\x00 log")
+    result.claims += [Claim("outputs", 1e-4, 2e-4, 0, 40), Claim("features", 1e-4, 1e-5, 0, 40)]
     summary = Summary(1, 1, 1, 0, 10.0, 10.0, 0.05, 1.0)
     good = Outcome("seg--0", tmp_path, summary, [replace(result)])
     bad = Outcome("seg--1", tmp_path, error="no video <here>.", error_code=2)
@@ -274,8 +276,10 @@ def test_junit_counts_and_names_what_differs(tmp_path: Path) -> None:
     write_junit(file, [good, bad])
     root = ElementTree.parse(file).getroot()
     counts = [root.get(name) for name in ("tests", "failures", "errors")]
-    # One case per field, one for answered frames, one for each replay.
-    assert counts == [str(len(FIELDS) + 3), "1", "1"]
+    # One case per field and claim, one for answered frames, one for each replay.
+    assert counts == [str(len(FIELDS) + 5), "2", "1"]
+    (broken,) = root.findall("testsuite/testcase[@name='precision of outputs']/failure")
+    assert "DOES NOT HOLD: at most 2.0e-04 apart" in str(broken.get("message"))
     (failure,) = root.findall("testsuite/testcase[@name='curvature']/failure")
     assert "1 of 1 frames differ; largest 0.999 1/m" in str(failure.get("message"))
     (error,) = root.findall("testsuite[@name='seg--1']/testcase/error")

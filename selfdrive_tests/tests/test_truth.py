@@ -58,7 +58,8 @@ def test_stills_come_in_pairs(road: Path, tmp_path: Path) -> None:
     drive = open_drive(road)
     truth = {plan.frame_id: plan for plan in read_truth(road / "truth.npz")}
     records = [FrameRecord(index, 20.0, None, None) for index in range(10)]
-    stills = render(drive, records, tmp_path / "plan.mp4", "toy", "", truth=truth).stills
+    video = tmp_path / "plan.mp4"
+    stills = render(drive, records, len(records), video, "toy", "", truth=truth).stills
     assert len(stills) == 12
     for model, perfect in zip(stills[::2], stills[1::2], strict=True):
         assert perfect.caption == f"{model.caption}: {TRUTH_NAME}"

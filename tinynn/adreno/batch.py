@@ -9,7 +9,7 @@ what they write, and the weights they read, is stacked along it.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from tinynn.cost import points, product, work
 from tinynn.index import Axis, constant, of
 from tinynn.ir import DType
-from tinynn.kernel import Compute, Guard, Kernel, Literal, Load, Reduction, Tensor, Value
+from tinynn.kernel import Compute, Guard, Kernel, Literal, Load, Tensor, map_loads
 
 MOST_RESULTS = 4096  # of a kernel: larger ones occupy the GPU by themselves
 
@@ -42,7 +42,7 @@ def copy_inputs(kernels: Sequence[Kernel]) -> list[Kernel]:
                                             source.shape)
                     result.append(_copy(source, copies[source]))
                 changed[id(value)] = replace(value, tensor=copies[source])
-        result.append(_map_loads(kernel, changed))
+        result.append(map_loads(kernel, changed))
     return result
 
 
@@ -76,7 +76,7 @@ def merge_alike(kernels: Sequence[Kernel]) -> list[Kernel]:
                     merged.append(_merged(part, places))
                 else:
                     moved = {id(v): _moved(v, places) for v in part[0].loads()}
-                    merged.append(_map_loads(part[0], moved))
+                    merged.append(map_loads(part[0], moved))
     return merged
 
 
@@ -149,7 +149,7 @@ def _merged(group: list[Kernel], places: dict[Tensor, Place]) -> Kernel:
         elif len({v.tensor for v in loads}) > 1:
             stack = _stacked_weights([v.tensor for v in loads])
             changed[id(load)] = replace(load, tensor=stack, index=(of(count), *load.index))
-    kernel = _map_loads(group[0], changed)
+    kernel = map_loads(group[0], changed)
     tensor = group[0].tensor
     result = Tensor("arena", f"{len(group)} x {tensor.name}", tensor.dtype,
                     (len(group), *tensor.shape))
@@ -171,21 +171,3 @@ def _moved(load: Load, places: dict[Tensor, Place]) -> Load:
         return load
     stack, number = places[load.tensor]
     return replace(load, tensor=stack, index=(constant(number), *load.index))
-
-
-def _map_loads(kernel: Kernel, changed: Mapping[int, Load]) -> Kernel:
-    """The kernel with loads replaced, by their id; shared values stay shared."""
-    done: dict[int, Value] = {}
-    for value in kernel.values():
-        new: Value = value
-        if isinstance(value, Load):
-            new = changed.get(id(value), value)
-        elif isinstance(value, Compute):
-            new = replace(value, src=tuple(done[id(s)] for s in value.src))
-        elif isinstance(value, Guard):
-            new = replace(value, value=done[id(value.value)])
-        elif isinstance(value, Reduction):
-            new = replace(value, body=done[id(value.body)])
-        done[id(value)] = new
-    return replace(kernel, value=done[id(kernel.value)],
-                   runtime={name: done[id(v)] for name, v in kernel.runtime.items()})

@@ -23,6 +23,7 @@ from tinynn.adreno.layout import MOST_TEXELS, TEXEL, Image, lane_axis
 from tinynn.adreno.storage import Arguments, Storage, image_times_constant
 from tinynn.adreno.values import Lane, TexelWriter, coordinates
 from tinynn.cost import points
+from tinynn.halves import LONGEST_PART, MOST_PARTS
 from tinynn.index import Axis, Within, ceil_div, of, round_up
 from tinynn.kernel import Compute, Kernel, Load, value_axes, values_of
 from tinynn.opencl.launch import Launch, declare_point, finish, widen
@@ -31,8 +32,6 @@ from tinynn.pack import evaluate, is_constant
 
 GROUP = 64  # work-items of a group: one wave
 ENOUGH_WAVES = 32  # that keep the GPU busy
-LONGEST_PART = 128  # products that are added up in half
-MOST_SPLITS = 16
 SUMMED_AT_ONCE = 8  # parts whose sum is written out
 MOST_PADDED = 1.1  # steps with the zeros that make splits equal, over steps
 
@@ -166,7 +165,7 @@ def choose_tile(total: Sum) -> Tile:
     outputs = tiles * ceil_div(total.columns, texels) * points(total.batch)
     splits = 1
     taps = points(total.taps)
-    while _divides(total.steps, 2 * splits) and splits < MOST_SPLITS and (
+    while _divides(total.steps, 2 * splits) and splits < MOST_PARTS and (
             total.depth.size * taps > LONGEST_PART * splits
             or outputs * splits < ENOUGH_WAVES * GROUP):
         splits *= 2

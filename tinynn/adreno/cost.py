@@ -18,8 +18,9 @@ class Chip:
 
     clock_hz: openpilot pins the maximum. micro_sps: 2 shader processors of 2, scaled from Adreno
     640. lanes: of float arithmetic; half is not counted faster, which Adreno 640 did not show.
-    texels: image reads. local_bytes: 146 GB/s of Adreno 640. dram: 4 x 16 bit of LPDDR4X at
-    1866 MHz, bytes/s. fetch_clocks: latency of an image read that hits the cache, as Mesa has it.
+    texels: image reads. buffer_bytes, local_bytes: 96 and 146 GB/s of Adreno 640. dram: 4 x 16 bit
+    of LPDDR4X at 1866 MHz, bytes/s. fetch_clocks: latency of an image read that hits the cache, as
+    Mesa has it.
     registers: vec4 a lane in all; waves: most that are resident. local_memory: bytes.
     launch_ns: 5 to 10 us by a handbook of MNN. calibration: on all but the launch, fitted to the
     times that openpilot's models are published to take with tinygrad on the device.
@@ -29,6 +30,7 @@ class Chip:
     micro_sps: int = 4
     lanes: int = 128
     texels: float = 4.0
+    buffer_bytes: float = 27.4
     local_bytes: float = 41.6
     dram: float = 29.9e9
     fetch_clocks: int = 64
@@ -46,7 +48,8 @@ WAVE = 64  # work-items of a wave, in groups of at most so many
 @dataclass(frozen=True)
 class Counts:
     """Of one work-item: instruction slots, texels fetched, bytes of local memory read and written,
-    times it waits for fetches, vec4 registers; and local memory of its group in bytes."""
+    times it waits for fetches, vec4 registers, bytes read from buffers; and local memory of its
+    group in bytes."""
 
     slots: float
     texels: float
@@ -54,12 +57,13 @@ class Counts:
     waits: float = 1.0
     registers: int = 12
     group_memory: int = 0
+    buffer_bytes: float = 0.0
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """ns: with the launch. bound: "alu", "tex", "local", "dram" or "latency"; waves: resident on a
-    pair of micro-SPs."""
+    """ns: with the launch. bound: "alu", "tex", "buffer", "local", "dram" or "latency"; waves:
+    resident on a pair of micro-SPs."""
 
     ns: float
     bound: str
@@ -84,6 +88,7 @@ def predict(counts: Counts, global_size: Sequence[int], local_size: Sequence[int
     clocks = {
         "alu": counts.slots * lanes / chip.lanes,
         "tex": counts.texels * lanes / chip.texels,
+        "buffer": counts.buffer_bytes * lanes / chip.buffer_bytes,
         "local": counts.local_bytes * lanes / chip.local_bytes,
         "latency": alone * waves / resident,
         "dram": nbytes / chip.dram * chip.clock_hz,

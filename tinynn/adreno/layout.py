@@ -16,7 +16,7 @@ import numpy as np
 from tinynn.cost import product
 from tinynn.index import Axis, Expr, Index, Within, ceil_div, constant, of, round_up
 from tinynn.ir import DType, Shape
-from tinynn.kernel import Kernel, Load, Tensor, value_axes, values_of
+from tinynn.kernel import Kernel, Load, Tensor, value_axes
 from tinynn.opencl.values import can_be_wide
 from tinynn.pack import is_constant
 
@@ -121,19 +121,6 @@ def lane_axis(kernel: Kernel, channel: int) -> Axis | None:
     whole = axis.size % TEXEL == 0 or end == kernel.tensor.shape[channel]
     alone = all(axis not in e.axes for d, e in enumerate(kernel.index) if d != channel)
     return axis if whole and alone else None
-
-
-def steering(kernels: Sequence[Kernel]) -> set[Tensor]:
-    """Tensors from which positions follow that are computed at run time, such as those of a warp.
-
-    They stay arrays in their own type: half has no room for the coordinates of camera pixels.
-    """
-    found = {v.tensor for kernel in kernels for v in values_of(list(kernel.runtime.values()))
-             if isinstance(v, Load)}
-    for kernel in reversed(kernels):  # readers before writers
-        if kernel.tensor in found and kernel.reduction is None:
-            found |= {load.tensor for load in kernel.loads()}
-    return found
 
 
 def plan_images(kernels: Sequence[Kernel], arrays: Container[Tensor] = ()) -> dict[Tensor, Image]:

@@ -13,7 +13,7 @@ from tinynn.adreno.points import render_points
 from tinynn.adreno.storage import Storage
 from tinynn.adreno.values import COMMON, PREAMBLES
 from tinynn.algebra import fold_literals
-from tinynn.cost import product, work
+from tinynn.cost import bytes_touched, product, work
 from tinynn.fuse import Fusion, fuse
 from tinynn.index import Axis, Quotient, Remainder, of
 from tinynn.ir import Graph
@@ -34,7 +34,7 @@ def lower(graph: Graph, target: str, precision: str = "f16") -> TargetCode:
     if precision not in PREAMBLES:
         raise TargetError(f"precision {precision!r} is not available for {target}; use 'f16' or "
                           "'f32'")
-    fusion = fuse(simplify(widen_f16(graph)), factors_apart=True)
+    fusion = fuse(simplify(widen_f16(graph)), gpu=True)
     kernels = merge_alike(copy_inputs(fusion.kernels))
     kernels = [split_axes(fold_literals(kernel)) for kernel in kernels]
     storage = Storage(kernels, precision)
@@ -64,7 +64,7 @@ def _assemble(fusion: Fusion, rendered: list[tuple[Launch, Counts]], storage: St
             buffers[numbers[tensor]] = replace(buffers[numbers[tensor]], image=view)
     steps = []
     for symbol, (launch, counts) in zip(symbols, rendered, strict=True):
-        nbytes = sum(t.nbytes for t in launch.tensors)
+        nbytes = bytes_touched(launch.kernel, launch.tensors)
         cost = predict(counts, launch.global_size, launch.local_size, nbytes)
         steps.append(Step(
             symbol, tuple(numbers[t] for t in launch.tensors), (0,), 1, work(launch.kernel),

@@ -15,7 +15,7 @@ from tinynn.adreno.values import Lane, TexelWriter
 from tinynn.cost import points
 from tinynn.index import Axis, Within, of
 from tinynn.ir import DType
-from tinynn.kernel import Kernel, Load, Reduction, values_of
+from tinynn.kernel import Kernel, Load, Reduction, merge_axes, values_of
 from tinynn.opencl.launch import (
     GROUP,
     Launch,
@@ -27,8 +27,10 @@ from tinynn.opencl.launch import (
     group_shape,
     identity,
     open_grid,
+    open_kernel,
     widen,
 )
+from tinynn.opencl.points import copies_runs, render_copy
 from tinynn.opencl.values import VARIABLE, Block, can_be_wide, combine
 
 FEW_RESULTS = 64  # results of a reduction that leave most of the GPU idle
@@ -39,23 +41,31 @@ SHORT_SUM = 16  # terms that are not worth sharing
 def render_points(kernel: Kernel, storage: Storage) -> tuple[Launch, Counts]:
     """Any kernel, by the family among those above that suits it."""
     if kernel.scatter:
-        return _serial(kernel, storage), _counts(kernel, points(kernel.axes))
+        return _serial(kernel, storage), _counts(kernel, storage, points(kernel.axes))
     reduction = kernel.reduction
+    merged = merge_axes(kernel)
+    tensors = {kernel.tensor, *(v.tensor for v in kernel.loads())}
+    if copies_runs(merged) and not tensors & storage.images.keys():
+        return render_copy(merged), _counts(kernel, storage, 1)
     if (reduction is not None and kernel.tensor not in storage.images
             and points(reduction.axes) > SHORT_SUM and points(kernel.axes) <= FEW_RESULTS):
-        return _split(kernel, storage, reduction), _counts(kernel, 1 / GROUP)
-    return _points(kernel, storage), _counts(kernel, 1)
+        return _split(kernel, storage, reduction), _counts(kernel, storage, 1 / GROUP)
+    return _points(kernel, storage), _counts(kernel, storage, 1)
 
 
-def _counts(kernel: Kernel, share: float) -> Counts:
+def _counts(kernel: Kernel, storage: Storage, share: float) -> Counts:
     """Estimates per work-item, which does so many times the terms of one result."""
     reduction = kernel.reduction
     inside = values_of([reduction.body]) if reduction is not None else []
     terms = points(reduction.axes) * share if reduction is not None else 0
     outside = kernel.values(below_reduction=False)
-    loads = [sum(isinstance(v, Load) for v in values) for values in (inside, outside)]
+    texels, nbytes = 0.0, 0.0
+    for times, values in ((terms, inside), (1, outside)):
+        loads = [v.tensor for v in values if isinstance(v, Load)]
+        texels += times * sum(t in storage.images for t in loads)
+        nbytes += times * sum(t.dtype.itemsize for t in loads if t not in storage.images)
     slots = terms * TEXEL * (len(inside) + 4) + max(share, 1) * TEXEL * (len(outside) + 8)
-    return Counts(slots, terms * loads[0] + loads[1], waits=terms + 1)
+    return Counts(slots, texels, waits=terms + 1, buffer_bytes=nbytes)
 
 
 def _serial(kernel: Kernel, storage: Storage) -> Launch:
@@ -79,8 +89,7 @@ def _points(kernel: Kernel, storage: Storage) -> Launch:
         items = (*(a for a in kernel.axes if a != lane.axis), lane.texel)
     local = group_shape(grid(items))
     block = Block()
-    block.depth = 0
-    block.open(arguments.head(local))
+    open_kernel(block, arguments.head(local), kernel)
     total = open_grid(block, items, grid(items), local)
     if lane is not None:
         lane.declare(block)

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from tinynn.adreno.layout import PITCH, TEXEL, Image, plan_images, steering
+from tinynn.adreno.layout import PITCH, TEXEL, Image, plan_images
 from tinynn.adreno.values import Lane, TexelWriter, Textures
 from tinynn.cost import product
 from tinynn.index import of, round_up
 from tinynn.ir import DType
 from tinynn.kernel import Kernel, Load, Tensor
+from tinynn.opencl.halves import steering
 from tinynn.opencl.launch import NAME, store
 from tinynn.opencl.values import STORAGE, Block, index_text
 from tinynn.pack import is_constant

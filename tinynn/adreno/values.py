@@ -17,6 +17,7 @@ from tinynn.opencl.values import (
     Writer,
     condition_text,
     index_text,
+    literal,
 )
 
 # Names that differ by precision: type of a texel, how it is read and written, fast functions.
@@ -152,10 +153,12 @@ class TexelWriter(Writer):
         image = self.textures.images[load.tensor]
         if not load.when or (load.fill == 0 and image.outside_is_zero(load.index, load.when)):
             return text
-        return f"{condition_text(load.when)} ? {text} : (float4)({load.fill})"
+        fill = literal(load.fill, DType.F32)
+        return f"{condition_text(load.when)} ? {text} : (float4)({fill})"
 
     def _compute(self, value: Compute, wide: bool) -> str:
-        if value.dtype is DType.F32 and value.op in (Op.EXP2, Op.DIV):
+        # Positions that are computed at run time are exact, or they pick another pixel.
+        if value.dtype is DType.F32 and value.op in (Op.EXP2, Op.DIV) and not self.runtime:
             texts = [self.vector(s) if wide else self.write(s) for s in value.src]
             name = "fast_exp2" if value.op is Op.EXP2 else "fast_divide"
             return f"{name}({', '.join(texts)})"

@@ -18,7 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tinynn.cost import points, product
+from tinynn.halves import LONGEST_PART
 from tinynn.index import Axis, Expr, Within, ceil_div, of
+from tinynn.ir import DType
 from tinynn.kernel import Kernel, Load, Reduction, Tensor, Value, merge_axes, value_axes, values_of
 from tinynn.opencl.launch import (
     Launch,
@@ -166,14 +168,19 @@ def _planned(kernel: Kernel, tile: Tile, outer: tuple[Axis, ...], rows: tuple[Ax
     by_row, by_column = factors[row_side], factors[1 - row_side]
     packed_rows = packed_columns = None
     if is_constant(by_row):
-        packed_rows = pack(by_row, outer, rows, reduction.axes, tile.rows, half=False)
+        packed_rows = pack(by_row, outer, rows, reduction.axes, tile.rows, _is_half(by_row))
     if is_constant(by_column) and len(columns) == 1:
-        packed_columns = pack(by_column, outer, columns, reduction.axes, tile.columns, half=False)
+        packed_columns = pack(by_column, outer, columns, reduction.axes, tile.columns,
+                              _is_half(by_column))
     row = Axis("row", points(rows))
     kernel = kernel.substitute(_parts(row, rows), axes=(*outer, row, *columns))
     kernel, lane, tail = widen(kernel, columns[-1], tile.columns)
     return Contract(kernel, tile, outer, row, (*columns[:-1], lane), tail, row_side, packed_rows,
                     packed_columns)
+
+
+def _is_half(value: Value) -> bool:
+    return isinstance(value, Load) and value.tensor.memory is DType.F16
 
 
 def _parts(joined: Axis, axes: Sequence[Axis]) -> dict[Axis, Expr]:
@@ -207,8 +214,9 @@ def _tile_width(last: int) -> int:
     return 8 if last >= 8 and 5 * ceil_div(last, 8) * 8 <= 6 * ceil_div(last, 4) * 4 else 4
 
 
-def render_contract(plan: Contract) -> Launch:
-    """The launch of a contraction."""
+def render_contract(plan: Contract, half: bool = False) -> Launch:
+    """The launch of a contraction. half: add up to LONGEST_PART products in half, not in windows
+    over single channels."""
     tile = plan.tile
     tensors = _arguments(plan)
     names = names_of(tensors)
@@ -227,7 +235,10 @@ def render_contract(plan: Contract) -> Launch:
     block.add(f"const int {plan.columns[-1].name} = piece * {tile.columns};")
     for r in range(tile.rows):
         block.add(f"{kind} total{r} = 0;")
-    (_window_sum if plan.window else _sum)(block, plan, names)
+    if plan.window:
+        _window_sum(block, plan, names)
+    else:
+        (_sum_of_halves if half else _sum)(block, plan, names)
     if tile.shares > 1:
         _join_shares(block, plan, names, kind)
     else:
@@ -261,18 +272,61 @@ def _sum(block: Block, plan: Contract, names: dict[Tensor, str]) -> None:
     tile, axes = plan.tile, plan.reduction.axes
     depth = block.depth
     for axis in axes:
-        if axis is axes[0] and tile.shares > 1:
-            block.add(f"const int last = {axis.size} * (share + 1) / {tile.shares};")
-            block.open(f"for (int {axis.name} = {axis.size} * share / {tile.shares}; "
-                       f"{axis.name} < last; ++{axis.name})")
-        else:
-            block.loop(axis)
-    if plan.packed_rows is not None or plan.packed_columns is not None:
-        block.add(f"const int k = {_position(axes)};")
-    block.add(f"const float{tile.columns} column = {_column(block, plan, names)};")
-    for r, text in enumerate(_row_factors(block, plan, names)):
+        start, end = _range(plan, axis)
+        block.open(f"for (int {axis.name} = {start}; {axis.name} < {end}; ++{axis.name})")
+    column, rows = _factors(block, plan, names)
+    block.add(f"const float{tile.columns} column = {column};")
+    for r, text in enumerate(rows):
         block.add(f"total{r} += {text} * column;")
     block.close(block.depth - depth)
+
+
+def _sum_of_halves(block: Block, plan: Contract, names: dict[Tensor, str]) -> None:
+    """The same with products added up in half; parts of LONGEST_PART of them at most are added to
+    the float totals."""
+    tile, axes = plan.tile, plan.reduction.axes
+    kind, depth = f"half{tile.columns}", block.depth
+    inner = len(axes) - 1  # the axes from here on are in one part, of the first of them a piece
+    while inner and points(axes[inner - 1:]) <= LONGEST_PART:
+        inner -= 1
+    for axis in axes[:inner]:
+        start, end = _range(plan, axis)
+        block.open(f"for (int {axis.name} = {start}; {axis.name} < {end}; ++{axis.name})")
+    first, *others = axes[inner:]
+    start, end = _range(plan, first)
+    piece = max(1, LONGEST_PART // points(tuple(others)))
+    block.open(f"for (int part = {start}; part < {end}; part += {piece})")
+    for r in range(tile.rows):
+        block.add(f"{kind} part{r} = 0;")
+    outside = block.depth
+    block.open(f"for (int {first.name} = part; {first.name} < min(part + {piece}, {end}); "
+               f"++{first.name})")
+    for axis in others:
+        block.loop(axis)
+    column, rows = _factors(block, plan, names)
+    block.add(f"const {kind} column = convert_{kind}({column});")
+    for r, text in enumerate(rows):
+        block.add(f"part{r} += convert_half({text}) * column;")
+    block.close(block.depth - outside)
+    for r in range(tile.rows):
+        block.add(f"total{r} += convert_float{tile.columns}(part{r});")
+    block.close(block.depth - depth)
+
+
+def _range(plan: Contract, axis: Axis) -> tuple[str, str]:
+    """Where a loop over k starts and ends: the first one is what the work-items share."""
+    shares = plan.tile.shares
+    if shares == 1 or axis is not plan.reduction.axes[0]:
+        return "0", str(axis.size)
+    return f"{axis.size} * share / {shares}", f"{axis.size} * (share + 1) / {shares}"
+
+
+def _factors(block: Block, plan: Contract, names: dict[Tensor, str]) -> tuple[str, list[str]]:
+    """The vector of columns and the R scalars of this step."""
+    if plan.packed_rows is not None or plan.packed_columns is not None:
+        block.add(f"const int k = {_position(plan.reduction.axes)};")
+    column = _column(block, plan, names)
+    return column, _row_factors(block, plan, names)
 
 
 def _window_sum(block: Block, plan: Contract, names: dict[Tensor, str]) -> None:

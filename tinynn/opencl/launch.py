@@ -68,10 +68,19 @@ def head(tensors: Sequence[Tensor], local_size: Sequence[int]) -> str:
     parameters = []
     for tensor, name in names_of(tensors).items():
         const = "" if name == "out" else "const "
-        parameters.append(f"__global {const}{STORAGE[tensor.dtype]} *restrict {name}")
+        parameters.append(f"__global {const}{STORAGE[tensor.memory]} *restrict {name}")
     size = ", ".join(map(str, local_size))
     return (f"__kernel __attribute__((reqd_work_group_size({size})))\n"
             f"void {NAME}({', '.join(parameters)})")
+
+
+def open_kernel(block: Block, head_line: str, kernel: Kernel) -> None:
+    """Begin the body. What computes positions is rounded as it is written, without fused products,
+    so that the same pixel is picked everywhere."""
+    block.depth = 0
+    block.open(head_line)
+    if kernel.runtime:
+        block.add("#pragma OPENCL FP_CONTRACT OFF")
 
 
 def group_shape(items: Sequence[int], most: int = GROUP) -> tuple[int, int, int]:
@@ -119,7 +128,7 @@ def declare_point(block: Block, axes: Sequence[Axis], position: str) -> None:
 
 def store(block: Block, writer: Writer, kernel: Kernel, pointer: str = "out") -> None:
     """Write the value of a kernel and store it, or combine it with what is there (SCATTER)."""
-    dtype = kernel.tensor.dtype
+    dtype, memory = kernel.tensor.dtype, kernel.tensor.memory
     if writer.width > 1:
         _store_vector(block, writer, kernel, pointer)
         return
@@ -127,30 +136,32 @@ def store(block: Block, writer: Writer, kernel: Kernel, pointer: str = "out") ->
     writer.prepare([kernel.offset, *(w.expr for w in kernel.when)])
     offset = index_text(kernel.offset)
     if kernel.scatter is None:
-        block.add(store_element(pointer, offset, text, dtype))
+        block.add(store_element(pointer, offset, text, memory))
         return
     block.open(f"if ({condition_text(kernel.when)})")
-    block.add(f"const {VARIABLE[dtype]} old = {element(pointer, offset, dtype)};")
-    block.add(store_element(pointer, offset, combine(kernel.scatter, "old", text, dtype), dtype))
+    block.add(f"const {VARIABLE[dtype]} old = {element(pointer, offset, memory)};")
+    total = combine(kernel.scatter, "old", text, dtype)
+    block.add(store_element(pointer, offset, total, memory))
     block.close()
 
 
 def _store_vector(block: Block, writer: Writer, kernel: Kernel, pointer: str) -> None:
     """Store neighbours at once, or those that exist one by one in the last vector of an axis."""
-    lane, width, dtype = writer.lane, writer.width, kernel.tensor.dtype
+    lane, width = writer.lane, writer.width
+    dtype, memory = kernel.tensor.dtype, kernel.tensor.memory
     assert lane is not None
     text = writer.vector(kernel.value)
     if not text.isidentifier():
         text = writer.variable(f"{VARIABLE[dtype]}{width}", text)
     writer.prepare([kernel.offset])
-    whole = store_vector(pointer, index_text(kernel.offset), text, dtype, width)
+    whole = store_vector(pointer, index_text(kernel.offset), text, memory, width)
     step = kernel.offset.coefficient(lane)
     single = []
     for i in range(width):
         part = f"{text}.s{i:x}"
         part = f"-{part}" if dtype is DType.BOOL else part
         offset = index_text(kernel.offset.substitute({lane: of(lane) + i}))
-        single.append((i, store_element(pointer, offset, part, dtype)))
+        single.append((i, store_element(pointer, offset, part, memory)))
     if writer.tail is None:
         for line in [whole] if step == 1 else [s for _, s in single]:
             block.add(line)

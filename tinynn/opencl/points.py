@@ -1,17 +1,18 @@
-"""Families `points` and `split`: a work-item per element, or a work-group per sum.
+"""Families `points`, `split` and `copy`: a work-item per element, or a work-group per sum.
 
 points: every work-item computes one element, or a vector of four neighbours where they lie side by
 side in all that is read and written. Any kernel can be written this way.
 split: for sums, products and maxima with too few results to occupy a GPU, or with so many terms
 that adding them one after the other would lose accuracy. The work-items of a group share the terms
 of one result and combine what they have in halves, in local memory.
+copy: what only moves whole runs of 16 bytes, whatever they hold.
 scatter: one work-item visits all points in order, because later ones overwrite earlier ones.
 """
 from __future__ import annotations
 
 from tinynn.cost import points
-from tinynn.index import Axis, Within
-from tinynn.kernel import Kernel, Reduction, merge_axes
+from tinynn.index import Axis, Within, of
+from tinynn.kernel import Kernel, Load, Reduction, merge_axes
 from tinynn.opencl.launch import (
     GROUP,
     Launch,
@@ -26,15 +27,18 @@ from tinynn.opencl.launch import (
     identity,
     names_of,
     open_grid,
+    open_kernel,
     store,
     widen,
 )
 from tinynn.opencl.values import VARIABLE, Block, Pointers, Writer, can_be_wide, combine
+from tinynn.render.lines import index_text
 
 ENOUGH_ITEMS = 4096  # work-items that occupy a GPU
 SHORT_SUM = 32  # terms that are not worth sharing
 LONG_SUM = 4096  # terms that one f32 variable should not add up alone
 VECTOR = 4
+RUN = 16  # bytes
 
 
 def render_points(kernel: Kernel) -> Launch:
@@ -42,12 +46,47 @@ def render_points(kernel: Kernel) -> Launch:
     kernel = merge_axes(kernel)
     if kernel.scatter:
         return _serial(kernel)
+    if copies_runs(kernel):
+        return render_copy(kernel)
     reduction = kernel.reduction
     if reduction is not None:
         terms, results = points(reduction.axes), points(kernel.axes)
         if terms > LONG_SUM or (terms > SHORT_SUM and results < ENOUGH_ITEMS):
             return _split(kernel, reduction, terms)
     return _points(kernel)
+
+
+def copies_runs(kernel: Kernel) -> bool:
+    """Whether a kernel with merged axes moves elements in runs of RUN bytes, unchanged."""
+    load = kernel.value
+    if (not isinstance(load, Load) or load.when or kernel.scatter or kernel.runtime
+            or not kernel.axes or load.tensor.memory is not kernel.tensor.memory):
+        return False
+    last, step = kernel.axes[-1], RUN // load.tensor.memory.itemsize
+    return last.size % step == 0 and all(
+        offset.const % step == 0 and offset.coefficient(last) == 1
+        and all(factor % step == 0 and last not in of(atom).axes
+                for atom, factor in offset.terms if atom != last)
+        for offset in (kernel.offset, load.offset))
+
+
+def render_copy(kernel: Kernel) -> Launch:
+    """The launch of a kernel that `copies_runs`."""
+    load = kernel.value
+    assert isinstance(load, Load)
+    last, step = kernel.axes[-1], RUN // load.tensor.memory.itemsize
+    tensors = arguments(kernel)
+    items = (*kernel.axes[:-1], Axis("run", last.size // step))
+    local = group_shape(grid(items))
+    block = Block()
+    open_kernel(block, head(tensors, local), kernel)
+    total = open_grid(block, items, grid(items), local)
+    block.add(f"const int {last.name} = run * {step};")
+    source = f"{names_of(tensors)[load.tensor]} + {index_text(load.offset)}"
+    target = f"out + {index_text(kernel.offset)}"
+    block.add(f"vstore4(vload4(0, (__global const uint *)({source})), 0, "
+              f"(__global uint *)({target}));")
+    return finish(kernel, block, tensors, "copy", (total, local))
 
 
 def _serial(kernel: Kernel) -> Launch:
@@ -70,8 +109,7 @@ def _points(kernel: Kernel) -> Launch:
     tensors = arguments(kernel)
     items = _items(kernel.axes, width)
     local = group_shape(grid(items))
-    block.depth = 0
-    block.open(head(tensors, local))
+    open_kernel(block, head(tensors, local), kernel)
     total = open_grid(block, items, grid(items), local)
     if lane is not None:
         block.add(f"const int {lane.name} = tile * {width};")

@@ -85,7 +85,7 @@ def tune_model(graph: Graph) -> Iterator[str]:
     profiling = cl.command_queue_properties.PROFILING_ENABLE
     queue = cl.CommandQueue(context, properties=profiling)
     seen: set[str] = set()
-    for kernel in fuse(simplify(widen_f16(graph)), factors_apart=True).kernels:
+    for kernel in fuse(simplify(widen_f16(graph)), gpu=True).kernels:
         kernel = fold_literals(kernel)
         usual = plan_contract(kernel)
         if usual is None or usual.window is not None or key_of(kernel) in seen:

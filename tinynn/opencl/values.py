@@ -55,10 +55,10 @@ class Pointers:
         self.names = names
 
     def element(self, load: Load, index: Sequence[Expr]) -> str:
-        return element(self.names[load.tensor], _offset(load, index), load.dtype)
+        return element(self.names[load.tensor], _offset(load, index), load.tensor.memory)
 
     def vector(self, load: Load, index: Sequence[Expr], width: int) -> str | None:
-        return vector(self.names[load.tensor], _offset(load, index), load.dtype, width)
+        return vector(self.names[load.tensor], _offset(load, index), load.tensor.memory, width)
 
 
 def _offset(load: Load, index: Sequence[Expr]) -> str:
@@ -415,7 +415,8 @@ class Writer:
                 value = self.runtime[atom.name]
                 text = self.write(value)
                 if atom.clip:
-                    kind = "ulong" if value.dtype.value.startswith("u") else "long"
+                    kind = "int" if value.dtype.itemsize <= 4 else "long"
+                    kind = f"u{kind}" if value.dtype.value.startswith("u") else kind
                     text = f"clamp(({kind}){text}, ({kind})0, ({kind}){atom.size - 1})"
                 else:
                     # Out of range stays out of range.

@@ -31,7 +31,9 @@ from tinynn.render.c_function import (
     store,
 )
 from tinynn.render.c_helpers import preamble
+from tinynn.render.c_rows import render_rows
 from tinynn.render.c_values import VARIABLE, Block, Scope, combine, rounded
+from tinynn.rows import Rows
 from tinynn.schedule import Lanes, Loops, Schedule
 
 
@@ -43,6 +45,8 @@ def render_kernel(plan: Schedule) -> Function:
         return render_contract(plan)
     if isinstance(plan, Depthwise):
         return render_depthwise(plan)
+    if isinstance(plan, Rows):
+        return render_rows(plan)
     return _lanes(plan) if isinstance(plan, Lanes) else _loops(plan)
 
 

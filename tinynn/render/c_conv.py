@@ -19,7 +19,7 @@ from tinynn.render.c_contract import (
     widen_rows,
 )
 from tinynn.render.c_function import Function, finish, open_function, open_items
-from tinynn.render.c_planes import channel_start, stage
+from tinynn.render.c_planes import channel_start, element, stage
 from tinynn.render.c_values import Block, index_text
 
 
@@ -29,7 +29,7 @@ def render_conv(plan: Conv) -> Function:
     block = Block()
     tensors = argument_tensors(plan)
     names = open_function(block, kernel, tensors, fuse=True)
-    block.add(f"_Alignas(64) float planes[{plan.planes.size}];")
+    block.add(f"_Alignas(64) {element(plan.group)} planes[{plan.planes.size}];")
     widen_rows(block, plan, names)
     groups = [Axis("group", plan.groups)] if plan.groups > 1 else []
     open_items(block, [*plan.outer, Axis("chunk", ceil_div(y.size, plan.chunk)), *groups])
@@ -57,7 +57,7 @@ def _tiles(block: Block, plan: Conv) -> None:
     kind, vectors = f"f32x{lanes}", range(plan.tile_vectors)
     down = y.stride * planes.pitch
     block.open(f"for (int64_t tile = 0; tile < {plan.row_pitch}; tile += {plan.tile_x * lanes})")
-    block.add(f"const float *corner = planes + (start0 - top) * {down} + tile;")
+    block.add(f"const {element(plan.group)} *corner = planes + (start0 - top) * {down} + tile;")
     for r in range(tile):
         block.add(" ".join(f"{kind} c{r}_{t} = {{0}};" for t in vectors))
     depth = block.depth
@@ -74,21 +74,26 @@ def _tiles(block: Block, plan: Conv) -> None:
 def _taps(block: Block, plan: Conv, places: list[int]) -> None:
     """Products of all channels and taps; the taps of a row are written out. places: of vectors."""
     tile, (y, x), planes = plan.tile_rows, (plan.window.y, plan.window.x), plan.planes
-    kind, vectors = f"f32x{plan.lanes}", range(plan.tile_vectors)
-    for axis in plan.k_axes:
+    kind, vectors = f"{'f' if plan.group == 1 else 'u'}32x{plan.lanes}", range(plan.tile_vectors)
+    for axis in plan.step_axes:
         if axis != x.tap:
             block.loop(axis)
     channels = channel_start(planes)
-    block.add(f"const float *line = corner + {channels} + "
+    block.add(f"const {element(plan.group)} *line = corner + {channels} + "
               f"{y.tap.name} * {y.dilation * planes.pitch};")
-    step = ravel([of(a) for a in plan.k_axes], [a.size for a in plan.k_axes])
+    step = ravel([of(a) for a in plan.step_axes], [a.size for a in plan.step_axes])
     first = index_text(step.substitute({x.tap: constant(0)}))
-    block.add(f"const float *row = rows + ({first}) * {tile};")
+    block.add(f"const {element(plan.group)} *row = rows + ({first}) * {tile};")
     for tap in range(x.taps):
         block.open("")
         for t in vectors:
             block.add(f"const {kind} b{t} = load_{kind}(line + {planes.tap(tap) + places[t]});")
         for r in range(tile):
-            block.add(f"const float s{r} = row[{tap * step.coefficient(x.tap) * tile + r}];")
+            factor = f"row[{tap * step.coefficient(x.tap) * tile + r}]"
+            if plan.group > 1:
+                block.add(f"const {kind} s{r} = {factor} + ({kind}){{0}};")
+                block.add(" ".join(f"c{r}_{t} = dot_bf16(c{r}_{t}, b{t}, s{r});" for t in vectors))
+                continue
+            block.add(f"const float s{r} = {factor};")
             block.add(" ".join(f"c{r}_{t} += s{r} * b{t};" for t in vectors))
         block.close()

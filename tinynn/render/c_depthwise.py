@@ -21,7 +21,7 @@ from tinynn.cost import points
 from tinynn.depthwise import Depthwise
 from tinynn.index import Axis, ceil_div, of, ravel, round_up
 from tinynn.ir import DType, Op
-from tinynn.kernel import Compute, Load, Tensor, Value
+from tinynn.kernel import Tensor, Value, replaced
 from tinynn.render.c_function import (
     Function,
     arguments,
@@ -175,18 +175,9 @@ def _stage_plane(block: Block, plan: Depthwise, names: dict[Tensor, str]) -> Non
         index[dim_y] = of(variable("iy"))
         index[dim_x] = of(column) * stride + shift
         load = replace(data, index=tuple(index), when=())
-        value = _reading(plan.data.value, data, load)
-        copy_columns(block, value, names, column, (phase * phase_pitch, first, last), plan.wide)
+        value = replaced(plan.data.value, {id(data): load})
+        copy_columns(block, [value], names, column, (phase * phase_pitch, first, last), plan.wide)
     block.close()
-
-
-def _reading(value: Value, old: Load, new: Load) -> Value:
-    """The value with another load in the place of one."""
-    if value is old:
-        return new
-    if isinstance(value, Compute):
-        return replace(value, src=tuple(_reading(s, old, new) for s in value.src))
-    return value
 
 
 def _stage_weights(block: Block, plan: Depthwise, weights: Value,
@@ -209,6 +200,7 @@ def _tile(block: Block, plan: Depthwise) -> None:
     block.add(f"const float *corner = plane + (top - start) * {y.stride * _pitch(plan)} + left;")
     for r in range(plan.tile_rows):
         block.add(" ".join(f"{kind} c{r}_{t} = {start};" for t in vectors))
+    barrier = _barrier(plan)
     for py in range(y.span(plan.tile_rows)):
         users = [(r, (py - r * y.stride) // y.dilation) for r in range(plan.tile_rows)
                  if (py - r * y.stride) % y.dilation == 0
@@ -217,9 +209,8 @@ def _tile(block: Block, plan: Depthwise) -> None:
             column, phase = divmod(kx * x.dilation, x.stride)
             place = py * _pitch(plan) + phase * _phase_pitch(plan) + column
             block.open("")
-            if plan.weights is not None and not plan.taps_fit:
-                # Compilers would keep all taps in registers, and for that the sums on the stack.
-                block.add('__asm__ volatile("" : : "r"(taps) : "memory");')
+            if barrier:
+                block.add(barrier)
             for t in vectors:
                 block.add(f"const {kind} v{t} = load_{kind}(corner + {place + t * lanes});")
             for r, ky in users:
@@ -230,6 +221,21 @@ def _tile(block: Block, plan: Depthwise) -> None:
         row = f"total + (top - start + {r}) * {_total_pitch(plan)} + left"
         for t in vectors:
             block.add(f"store_{kind}({row} + {t * lanes}, c{r}_{t});")
+
+
+def _barrier(plan: Depthwise) -> str:
+    """What keeps compilers from loading taps and vectors long before they use them, and from
+    keeping sums on the stack for that. With AVX-512 only the taps are too many for registers, and
+    only in large windows."""
+    read = [] if plan.taps_fit else ['"r"(taps)']
+    sums = ""
+    if plan.wide < 16:
+        read.append('"r"(corner)')
+        sums = ", ".join(f"KEEP(c{r}_{t})" for r in range(plan.tile_rows)
+                         for t in range(plan.tile_vectors))
+    if plan.weights is None or not read:
+        return ""
+    return f'__asm__ volatile("" : {sums} : {", ".join(read)} : "memory");'
 
 
 def _kind(plan: Depthwise) -> str:

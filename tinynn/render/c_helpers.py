@@ -26,6 +26,15 @@ static inline float from_bits_f32(uint32_t u) { float x; __builtin_memcpy(&x, &u
 static inline uint64_t bits_f64(double x) { uint64_t u; __builtin_memcpy(&u, &x, 8); return u; }
 static inline double from_bits_f64(uint64_t u) { double x; __builtin_memcpy(&x, &u, 8); return x; }
 
+/* An operand of assembly: a vector that is in a register there. */
+#if defined(__aarch64__)
+#define KEEP(v) "+w"(v)
+#elif defined(__AVX512F__)
+#define KEEP(v) "+v"(v)
+#else
+#define KEEP(v) "+x"(v)
+#endif
+
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t clip_signed(int64_t i, int64_t size) {
@@ -172,6 +181,20 @@ static inline {kind} load4_u8_{kind}(const uint8_t *p) {{
 }}
 static inline {kind} load8_u8_{kind}(const uint8_t *p) {{
     return evens_{kind}(load4_u8_{kind}(p), load4_u8_{kind}(p + {size}));
+}}
+static inline {kind} widen_bf16_{kind}({bits} word) {{ return ({kind})(word << 16); }}
+static inline {kind} load0_bf16_{kind}(const uint16_t *p) {{
+    return widen_bf16_{kind}(*p + ({bits}){{0}});
+}}
+static inline {kind} load_bf16_{kind}(const uint16_t *p) {{
+    u16x{lanes} v;
+    __builtin_memcpy(&v, p, {2 * lanes});
+    return widen_bf16_{kind}(__builtin_convertvector(v, {bits}));
+}}
+static inline {kind} load2_bf16_{kind}(const uint16_t *p) {{
+    {bits} v;
+    __builtin_memcpy(&v, p, {size});
+    return widen_bf16_{kind}(v);
 }}
 static inline {kind} select_{kind}({mask} which, {kind} a, {kind} b) {{
     return ({kind})((which & ({mask})a) | (~which & ({mask})b));

@@ -45,6 +45,15 @@ static inline uint16_t narrow_bf16(float x) {
 #else
 static inline uint16_t narrow_bf16(float x) { return store_bf16(x); }
 #endif
+/* Stores pairs of bf16: each word holds an element of `low`, and above it one of `high`. */
+static inline void pair_f32x16(uint32_t *p, f32x16 low, f32x16 high) {
+    typedef uint16_t u16x32 __attribute__((vector_size(64)));
+    u16x32 v;
+    __asm__("vcvtne2ps2bf16 %1, %2, %0" : "=v"(v) : "v"(low), "v"(high));
+    v = __builtin_shufflevector(v, v, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24,
+                                9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    __builtin_memcpy(p, &v, 64);
+}
 /* Adds the two products of every lane. */
 static inline f32x16 dot_bf16(f32x16 sum, u32x16 a, u32x16 b) {
     __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));

@@ -142,18 +142,18 @@ class Scope:
 
     pointers: C name of each tensor. runtime: values of the run-time indices. known: variables that
     already hold a value, by id of the value (for instance the finished reduction).
-    prefix: of the names of new variables.
+    prefix: of the names of new variables. indices: run-time indices that have their variables.
     """
 
     def __init__(self, block: Block, pointers: Mapping[Tensor, str],
                  runtime: Mapping[str, Value], known: Mapping[int, str] | None = None,
-                 prefix: str = "v") -> None:
+                 prefix: str = "v", indices: set[str] | None = None) -> None:
         self.block = block
         self.pointers = pointers
         self.runtime = runtime
         self.prefix = prefix
         self.known = dict(known or {})
-        self.indices: set[str] = set()
+        self.indices = set(indices or ())
         self.count = 0
 
     def write(self, value: Value) -> str:
@@ -166,7 +166,7 @@ class Scope:
         if isinstance(value, Literal):
             return literal(value.value, value.dtype)
         if isinstance(value, Load):
-            self.prepare([*value.index, *(w.expr for w in value.when)])
+            self.prepare(value.exprs)
             text = loaded(f"{self.pointers[value.tensor]}[{index_text(value.offset)}]", value.dtype)
             if value.when:
                 fill = literal(value.fill, value.dtype)

@@ -23,11 +23,11 @@ OPERATIONS: dict[Op, Callable[..., str]] = {
     Op.LT: lambda kind, a, b: f"({a} < {b})",
     Op.EQ: lambda kind, a, b: f"({a} == {b})",
     Op.WHERE: lambda kind, condition, a, b: f"select_{kind}({condition}, {a}, {b})",
-    Op.CAST: lambda kind, a: a,  # vectors of u8 are vectors of f32 that hold bytes
+    Op.CAST: lambda kind, a: a,  # vectors of u8 or bf16 are vectors of f32 that hold such numbers
 }
-_CASTS = ((DType.F32, DType.U8), (DType.U8, DType.F32))
+_CASTS = ((DType.F32, DType.U8), (DType.U8, DType.F32), (DType.F32, DType.BF16))
 # Elements from one lane to the next in memory.
-STEPS = {DType.F32: (0, 1, 2), DType.U8: (0, 1, 2, 4, 8)}
+STEPS = {DType.F32: (0, 1, 2), DType.U8: (0, 1, 2, 4, 8), DType.BF16: (0, 1, 2)}
 NARROW = (DType.BF16, DType.U8, DType.I8)  # to what vectors of f32 are converted when stored
 
 
@@ -54,7 +54,7 @@ def _has_vector(value: Value, axis: Axis) -> bool:
 
 def stores_vectors(kernel: Kernel, axis: Axis) -> bool:
     """Whether the results of a kernel can be finished and stored as vectors along the axis."""
-    value = _before_narrowing(kernel)
+    value = unrounded(kernel.value)
     return (kernel.scatter is None and value.dtype is DType.F32 and not kernel.runtime
             and kernel.offset.coefficient(axis) == 1
             and not any(not isinstance(a, Axis) and axis in a.dividend.axes
@@ -62,9 +62,8 @@ def stores_vectors(kernel: Kernel, axis: Axis) -> bool:
             and has_vectors(value, axis, kernel.reduction))
 
 
-def _before_narrowing(kernel: Kernel) -> Value:
-    """The value of a kernel, without a last conversion that storing it does."""
-    value = kernel.value
+def unrounded(value: Value) -> Value:
+    """The value without a last conversion that storing it does."""
     narrows = isinstance(value, Compute) and value.op is Op.CAST and value.dtype in NARROW
     return value.src[0] if isinstance(value, Compute) and narrows else value
 
@@ -73,7 +72,7 @@ class VectorScope(Scope):
     """Writes values at `lanes` points: the one that the axis is at, and those that follow it."""
 
     def __init__(self, block: Block, pointers: Mapping[Tensor, str], axis: Axis, lanes: int,
-                 known: dict[int, str] | None = None) -> None:
+                 known: Mapping[int, str] | None = None) -> None:
         super().__init__(block, pointers, {}, known)
         self.axis = axis
         self.kind = f"f32x{lanes}"
@@ -111,8 +110,14 @@ def finish_vectors(block: Block, pointers: Mapping[Tensor, str], kernel: Kernel,
     """Epilogue and store of a vector of results; `total` is where their sums are."""
     kind = f"f32x{lanes}"
     block.add(f"const {kind} reduced = load_{kind}({total});")
-    scope = VectorScope(block, pointers, axis, lanes, {id(kernel.reduction): "reduced"})
-    text = scope.write(_before_narrowing(kernel))
+    store_vector(block, pointers, kernel, axis, lanes, {id(kernel.reduction): "reduced"})
+
+
+def store_vector(block: Block, pointers: Mapping[Tensor, str], kernel: Kernel, axis: Axis,
+                 lanes: int, known: Mapping[int, str] | None = None) -> None:
+    """Write a vector of results and store it."""
+    scope = VectorScope(block, pointers, axis, lanes, known)
+    text = scope.write(unrounded(kernel.value))
     dtype = kernel.tensor.dtype
-    how = f"{dtype.value}_{kind}" if dtype in NARROW else kind
-    block.add(f"store_{how}(out + {index_text(kernel.offset)}, {text});")
+    kind = f"{dtype.value}_{scope.kind}" if dtype in NARROW else scope.kind
+    block.add(f"store_{kind}(out + {index_text(kernel.offset)}, {text});")

@@ -3,11 +3,13 @@ Needs pyopencl.
 
 Weights and scratch are one buffer each, cut into sub-buffers. State stays on the device: it and its
 next value change places after every run, so there are two lists of launches. Small inputs go up in
-one write, outputs come down in one read.
+one write, outputs come down in one read. Where device and host share their memory, a large input
+that stays where it is (a camera's buffer) is read in place.
 """
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,9 +21,11 @@ from tinynn.runtime.manifest import Target, nbytes_of
 from tinynn.runtime.opencl_device import (
     build_program,
     find_device,
+    host_memory_is_shared,
     images_can_be_views,
     make_image,
     runnable_targets,
+    tell_of_writes,
 )
 from tinynn.runtime.opencl_launch import Copy, Launch, PythonLoop, sequencer
 from tinynn.runtime.reader import Source
@@ -29,8 +33,20 @@ from tinynn.runtime.weights import fill_weights
 
 _PART_ALIGN = 512  # bytes; where the compiler places parts, and we place inputs and outputs
 _SMALL_NBYTES = 1 << 16  # inputs up to this size share one buffer and one write
+_PAGE = 4096  # what is read in place begins at a multiple of this
+_MOST_MOVES = 8  # of an input, after which it is copied
 
 __all__ = ["OpenCLEngine", "runnable_targets"]
+
+
+@dataclass
+class _LargeInput:
+    """Where the caller's array was in the last run, whether kernels read it there, and how often
+    such an array was another one."""
+
+    address: int = 0
+    in_place: bool = False
+    moves: int = 0
 
 
 class OpenCLEngine:
@@ -43,6 +59,10 @@ class OpenCLEngine:
 
         self._cl = cl
         self.device = f"{self._device.platform.name}, {self._device.name}"
+        if target.precision == "f16" and "cl_khr_fp16" not in self._device.extensions.split():
+            raise ArtifactError(f"{source.name}: {self.device} has no half arithmetic "
+                                "(cl_khr_fp16). Compile the model with --precision f32, or use a "
+                                "CPU target.")
         self._manifest = source.manifest
         self._target = target
         try:
@@ -54,12 +74,15 @@ class OpenCLEngine:
             self._program = build_program(self._context, self._device,
                                           source.text(target.source))
             self._allocate()
+            self._large = {s.name: _LargeInput() for s in self._manifest.inputs
+                           if nbytes_of(s.dtype, s.shape) > _SMALL_NBYTES}
+            if self._large and not host_memory_is_shared(self._context, self._device, self._queue):
+                self._large = {}
             self._load_weights(source)
             self.write_state({})
             self._launches = [self._bind(turn) for turn in ((0, 1) if self._next else (0,))]
             del self._weights
-            self._sequences = [sequencer(self._context, self._device, self._queue, launches)
-                               for launches in self._launches]
+            self._arrange()
         except cl.Error as error:
             raise ArtifactError(f"{source.name}: {self.device} cannot run it ({error}). Use a CPU "
                                 "target.") from None
@@ -176,7 +199,39 @@ class OpenCLEngine:
         kernel.set_args(*arguments)
         return Launch(kernel, step.global_size, step.local_size, tuple(arguments))
 
+    def _arrange(self) -> None:
+        self._sequences = [sequencer(self._context, self._device, self._queue, launches)
+                           for launches in self._launches]
+
+    def _rebind(self, name: str, memory: Any) -> None:
+        """Let kernels read an input from other memory."""
+        self._borders["input", name] = memory
+        for launches in self._launches:
+            kernels = [item.kernel for item in launches if isinstance(item, Launch)]
+            for kernel, step in zip(kernels, self._target.steps, strict=True):
+                for position, number in enumerate(step.args):
+                    buffer = self._target.buffers[number]
+                    if (buffer.kind, buffer.name) == ("input", name):
+                        kernel.set_arg(position, memory)
+        self._arrange()
+
     # Runs
+
+    def _is_in_place(self, name: str, array: Array) -> bool:
+        """Whether kernels read this array where it lies; from its second run on, if it stays."""
+        cl, place, address = self._cl, self._large.get(name), array.ctypes.data
+        if place is None:
+            return False
+        stays, place.address = place.address == address, address
+        if place.in_place and not stays:
+            place.in_place = False
+            self._rebind(name, self._buffer(array.nbytes))
+        fits = address % _PAGE == 0 and array.flags.c_contiguous and place.moves < _MOST_MOVES
+        if stays and fits and not place.in_place:
+            flags = cl.mem_flags.READ_ONLY | cl.mem_flags.USE_HOST_PTR
+            self._rebind(name, cl.Buffer(self._context, flags, hostbuf=array))
+            place.in_place, place.moves = True, place.moves + 1
+        return place.in_place
 
     def run(self, inputs: Arrays, nanoseconds: Array | None = None) -> None:
         """Raises DeviceLost if the driver fails. nanoseconds: the device's own times."""
@@ -187,6 +242,8 @@ class OpenCLEngine:
                 key = "input", name
                 if nbytes_of(self._specs[key].dtype, array.shape) <= _SMALL_NBYTES:
                     np.copyto(self._arrays[key], array)
+                elif self._is_in_place(name, array):
+                    tell_of_writes(queue, self._borders[key])
                 else:
                     pending.append(cl.enqueue_copy(
                         queue, self._borders[key], np.ascontiguousarray(array), is_blocking=False))

@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import json
 import logging
+import mmap
 import os
 import tempfile
 from pathlib import Path
@@ -141,6 +142,46 @@ def images_can_be_views(context: Any, device: Any, queue: Any) -> bool:
                     error)
         return False
     return bool(seen[1024 + 4] == 3.0)
+
+
+_COPY = "__kernel void copy(__global uchar *to, __global const uchar *from) { *to = *from; }"
+
+
+def host_memory_is_shared(context: Any, device: Any, queue: Any) -> bool:
+    """Whether kernels can read memory of this process where it lies. Tried out, because a driver
+    may keep a copy of it."""
+    import pyopencl as cl
+
+    if not device.host_unified_memory:
+        return False
+    memory = np.frombuffer(mmap.mmap(-1, mmap.PAGESIZE), np.uint8)
+    seen = np.zeros(1, np.uint8)
+    try:
+        flags = cl.mem_flags.READ_ONLY | cl.mem_flags.USE_HOST_PTR
+        source = cl.Buffer(context, flags, hostbuf=memory)
+        target = cl.Buffer(context, cl.mem_flags.READ_WRITE, 4)
+        kernel = cl.Kernel(build_program(context, device, _COPY), "copy")
+        kernel.set_args(target, source)
+        for value in (1, 2):
+            memory[0] = value
+            tell_of_writes(queue, source)
+            cl.enqueue_nd_range_kernel(queue, kernel, (1, 1, 1), (1, 1, 1))
+            cl.enqueue_copy(queue, seen, target)
+            if seen[0] != value:
+                return False
+    except cl.Error as error:
+        log.warning("%s: inputs cannot be read in place (%s); they are copied", device.name, error)
+        return False
+    return True
+
+
+def tell_of_writes(queue: Any, buffer: Any) -> None:
+    """Tell the driver that this side has written to memory that a buffer shares with it."""
+    import pyopencl as cl
+
+    mapped, _ = cl.enqueue_map_buffer(queue, buffer, cl.map_flags.WRITE, 0, (buffer.size,),
+                                      np.uint8, is_blocking=True)
+    mapped.base.release(queue)
 
 
 def _pack(binary: bytes, driver: str) -> bytes:

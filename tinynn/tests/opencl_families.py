@@ -1,7 +1,7 @@
 """Runs small graphs of every schedule family on an OpenCL platform and compares with the
 interpreter. Started as a process of its own, because oclgrind reports on standard error.
 
-    python -m tinynn.tests.opencl_families PLATFORM [WITHOUT]
+    python -m tinynn.tests.opencl_families PLATFORM [PRECISION [WITHOUT]]
 
 WITHOUT is part of the names of graphs to leave out.
 """
@@ -44,9 +44,15 @@ def families() -> Iterator[tuple[str, Graph]]:
     yield "columns packed", graph(
         lambda x: derived.matmul(x, ir.const(np.linspace(-1, 1, 1920, dtype=np.float32).reshape(
             64, 30))), (1, 64))
+    ones = np.linspace(0.5, 1.5, 4100 * 9, dtype=np.float32).reshape(4100, 9)
+    yield "a sum that half alone could not hold", graph(
+        lambda x: derived.matmul(ir.mul(x, x), ir.const(ones)), (2, 4100))
     yield "a sum per work-group", graph(lambda x: ir.reduce(x, "sum", (1,)), (3, 200))
     yield "a maximum per work-group", graph(lambda x: ir.reduce(x, "max", (0,)), (77, 5))
     yield "vectors", graph(lambda x, y: ir.maximum(ir.mul(x, y), ir.exp2(x)), (5, 7), (5, 7))
+    yield "runs of bytes", graph(
+        lambda x, y: ir.concat([ir.slice_(x, [(1, 2, 1), (0, 48, 1)]), y], 0), (3, 48), (2, 48),
+        dtype=DType.U8)
     yield "elements one by one", graph(lambda x: ir.permute(x, (1, 0)), (6, 9), dtype=DType.I64)
     yield "truth values", graph(
         lambda x, y: ir.where(ir.less(x, y), x, ir.full((4, 9), 2.0, DType.F32)), (4, 9), (4, 9))
@@ -61,17 +67,21 @@ def sample(node: Node, rng: np.random.Generator) -> np.ndarray[Any, Any]:
     return values.astype(node.dtype.numpy)
 
 
-def main(platform: str, without: str = "nothing") -> None:
+TOLERANCE = {"f32": 1e-5, "f16": 5e-3}
+
+
+def main(platform: str, precision: str = "f32", without: str = "nothing") -> None:
     device = find_device(platform)
     rng = np.random.default_rng(7)
     for name, graph in families():
         if without in name:
             continue
         inputs = {key: sample(node, rng) for key, node in graph.inputs.items()}
-        code = lower(graph, "opencl")
+        code = lower(graph, "opencl", precision)
         # Oclgrind does not know all instructions that optimised code may hold.
-        got = run_program(code, inputs, device, "-cl-opt-disable")
-        assert_close(got, interp.run(graph, inputs), 1e-5)
+        options = "-cl-opt-disable" if platform == "Oclgrind" else ""
+        got = run_program(code, inputs, device, options)
+        assert_close(got, interp.run(graph, inputs), TOLERANCE[precision])
         print(f"{name}: {', '.join(step.kernel for step in code.steps)}")
 
 

@@ -21,6 +21,7 @@ from tinynn.bench import Comparison, Contender, Timing, Worker
 from tinynn.bench_page import Compiled, Row
 from tinynn.program import TensorSpec
 from tinynn.tests import handmade
+from tinynn.tests.opencl_tools import find_device
 
 X = TensorSpec("x", "f32", (4,))
 MEMORY = TensorSpec("memory", "f32", (4,))
@@ -154,6 +155,17 @@ def test_a_peer_that_refuses_the_model_is_named(
     assert list(result["engines"]) == ["tinynn"] and result["ratio"] == {"1": None}
     assert str(model) in result["absent"]["onnxruntime, 1 thread"]
     assert result["engines"]["tinynn"]["threads"]["1"]["runs"] == 2
+
+
+def test_a_gpu_target_is_compared_with_who_runs_on_the_gpu(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_device("Oclgrind")
+    monkeypatch.setenv("TINYNN_OPENCL", "Oclgrind")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    compared = bench.bench_peers(half_model(tmp_path / "half.onnx"), threads=1, runs=1,
+                                 target="opencl", shapes={"x": (1, 8)})
+    assert list(compared.timings) == ["tinynn"]
+    assert compared.absent == {"tinygrad": bench.NOT_INSTALLED}
 
 
 def test_the_model_of_an_artifact(foreign: Path) -> None:

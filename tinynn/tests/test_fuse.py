@@ -96,6 +96,16 @@ def test_a_cheap_node_that_is_repeated_a_little_is_computed_again() -> None:
     assert len(_fused(ir.mul(y, y), x=x).kernels) == 1
 
 
+def test_for_a_gpu_a_launch_is_worth_more_than_arithmetic_but_for_factors_of_sums() -> None:
+    x, rows = _input(1, 64), _input(128, 64)
+    shift = ir.expand(ir.exp2(x), (128, 64))
+    graph = Graph("test", {"x": x, "rows": rows}, {"y": ir.add(shift, rows)})
+    assert len(fuse(graph).kernels) == 2
+    assert len(fuse(graph, gpu=True).kernels) == 1
+    factor = derived.matmul(ir.maximum(x, ir.full((1, 64), 0.0, DType.F32)), _weight(64, 64))
+    assert len(fuse(Graph("test", {"x": x}, {"y": factor}), gpu=True).kernels) == 2
+
+
 def test_concat_has_no_kernel_of_its_own() -> None:
     x = _input(2, 3)
     y = ir.concat([ir.exp2(x), ir.reduce(ir.window(x, [(1, 2, 1, 1)]), "max", (2,))], 1)

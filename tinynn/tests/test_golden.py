@@ -5,8 +5,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tinynn import ir
-from tinynn.golden import make_golden, target_tolerance, tolerance
+from tinynn import derived, halves, ir
+from tinynn.golden import (
+    make_golden,
+    probe_inputs,
+    reduced_bounds,
+    tolerance,
+)
 from tinynn.ir import DType, Graph
 from tinynn.program import TensorSpec
 from tinynn.runtime.golden import as_numbers, bf16_bits, relative_error, sample_inputs
@@ -82,7 +87,63 @@ def test_integers_that_rounding_made_may_go_either_way() -> None:
     picture = ir.cast(ir.floor(x), DType.U8)
     graph = Graph("g", {"x": x}, {"p": picture, "next": ir.concat([picture, picture], 0)})
     assert tolerance(graph, "p") == tolerance(graph, "next") == 1e-2
-    assert [target_tolerance(p) for p in ("f32", "bf16", "f16")] == [0, 0, 2e-2]
+
+
+def product(scale: float = 1.0) -> Graph:
+    """y = x @ weights: sums of 300 products."""
+    x = ir.input_("x", DType.F32, (4, 300))
+    weights = np.random.default_rng(0).standard_normal((300, 8)).astype(np.float32) * scale
+    return Graph("product", {"x": x}, {"y": derived.matmul(x, ir.const(weights))})
+
+
+def test_half_sums_are_rounded_at_every_step_and_parts_are_added_in_float() -> None:
+    graph = product()
+    x = sample_inputs([TensorSpec("x", "f32", (4, 300))], 0)["x"].astype(np.float16)
+    (weights,) = [n.arg.array.astype(np.float16) for n in graph.nodes() if n.op is ir.Op.CONST]
+    want = np.zeros((4, 8), np.float32)
+    for start in range(0, 300, 128):
+        part = np.zeros((4, 8), np.float16)
+        for k in range(start, min(start + 128, 300)):
+            exact = part + x[:, k, None].astype(np.float64) * weights[k]
+            part = exact.astype(np.float32).astype(np.float16)
+        want += part
+    rounded = halves.round_stored(graph)
+    got = halves.run(rounded, {"x": x.astype(np.float32)})["y"]
+    np.testing.assert_array_equal(got, want)
+    assert [halves.part_length(n) for n in (9, 300, 2048, 4096)] == [128, 128, 128, 256]
+
+
+def test_positions_and_outputs_are_not_rounded() -> None:
+    x, table = ir.input_("x", DType.F32, (3,)), ir.input_("table", DType.F32, (5000,))
+    place = ir.cast(ir.add(x, ir.full((3,), 4000.25, DType.F32)), DType.I32)
+    graph = Graph("g", {"x": x, "table": table}, {"y": ir.gather(table, place, 0)})
+    inputs = {"x": np.array([1, 2, 3], np.float32), "table": np.arange(5000, dtype=np.float32) % 7}
+    got = halves.run(halves.round_stored(graph), inputs)["y"]
+    np.testing.assert_array_equal(got, inputs["table"][[4001, 4002, 4003]])
+
+
+def test_bounds_of_reduced_precisions_are_measured_and_limited() -> None:
+    graph = product()
+    bounds = reduced_bounds(graph, halves.round_stored(graph), halves.run)
+    assert 1e-4 < bounds["y"] < 1e-2
+    assert bounds["y"] == float(f"{bounds['y']:.1e}"), "two digits, the same on every machine"
+    assert make_golden(graph, bounds)[1].tolerance == bounds
+    assert make_golden(graph)[0].tolerance == {"y": 1e-4}
+    # Beyond the range of half: infinite, which no bound allows.
+    huge = product(1e6)
+    with pytest.raises(ValueError, match=r"output y: in the reduced precision its relative error "
+                                         r"is inf.* Compile with --precision f32"):
+        reduced_bounds(huge, halves.round_stored(huge), halves.run)
+
+
+def test_probes_hold_scenes_in_the_place_of_pictures() -> None:
+    specs = [TensorSpec("picture", "u8", (1, 6, 128, 256)), TensorSpec("vector", "f32", (1, 8))]
+    plain, bright, dim = (probe_inputs(specs, 5, light) for light in (0.0, 1.0, 0.1))
+    np.testing.assert_array_equal(plain["vector"], bright["vector"])
+    assert plain["picture"].mean() > 120 and bright["picture"].max() > 240
+    assert dim["picture"].max() < 30
+    rows = bright["picture"].astype(np.float64).mean(axis=(0, 1, 3))
+    assert rows[0] - rows[-1] > 100, "a sky and a road"
 
 
 def test_f16_weights_alone_do_not_loosen_the_tolerance() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import logging
+import mmap
 import os
 import subprocess
 import sys
@@ -14,12 +15,14 @@ import numpy as np
 import pytest
 
 from tinynn import artifact, derived, ir, pipeline
+from tinynn.adreno.tests.adreno_tools import bundle
 from tinynn.algebra import fold_literals
 from tinynn.fuse import fuse
 from tinynn.golden import make_golden
 from tinynn.ir import DType, Graph
 from tinynn.onnx.reader import import_model
 from tinynn.opencl.contract import Tile, plan_contract, render_contract
+from tinynn.opencl.cost import predict
 from tinynn.opencl.dump import write_kernels
 from tinynn.opencl.lower import lower
 from tinynn.opencl.tuning import TuningError, key_of, tune_model
@@ -62,12 +65,38 @@ def use(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_family_is_right_and_clean_in_oclgrind(check: str, without: str) -> None:
     find_device("Oclgrind")
     done = subprocess.run(
-        [sys.executable, "-m", "tinynn.tests.opencl_families", "Oclgrind", without],
+        [sys.executable, "-m", "tinynn.tests.opencl_families", "Oclgrind", "f32", without],
         env={**os.environ, check: "1", "PYTHONWARNINGS": "ignore"}, capture_output=True, text=True,
         check=False)
     assert (done.returncode, done.stderr) == (0, "")
     for family in ("contract", "split", "points", "scatter"):
         assert f"_{family}_" in done.stdout
+
+
+def test_every_family_is_right_in_half_arithmetic() -> None:
+    done = subprocess.run(
+        [str(bundle() / "with-llvmpipe"), sys.executable, "-W", "ignore", "-m",
+         "tinynn.tests.opencl_families", "rusticl", "f16"],
+        capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_halves_are_added_in_bounded_parts() -> None:
+    x = ir.input_("x", DType.F32, (8, 4100))
+    weights = ir.const(np.linspace(0, 1, 4100 * 16, dtype=np.float32).reshape(4100, 16))
+    code = lower(Graph("m", {"x": x}, {"y": derived.matmul(x, weights)}), "opencl", "f16")
+    assert "cl_khr_fp16" in code.source and "part += 128" in code.source
+    assert {code.buffers[w.buffer].dtype for w in code.weights} == {"f16"}
+    assert lower(counter(), "opencl", "f32").source.count("half8") == 0
+
+
+def test_a_device_without_half_arithmetic_is_said(
+        monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    use("Oclgrind", monkeypatch)
+    data = pipeline.compile(counter(), target="opencl,cpu", precision="f16").to_bytes()
+    with load(data, "opencl,cpu", trust=True) as runner:
+        assert runner.target.startswith("cpu")
+    assert "has no half arithmetic (cl_khr_fp16). Compile the model with" in caplog.text
 
 
 def test_compiling_needs_no_opencl_and_gives_the_same_bytes_twice() -> None:
@@ -97,6 +126,38 @@ def test_state_stays_on_the_device_between_runs(
         assert all(ns >= 0 for ns in runner.profile({"x": x}))
         runner.reset()
         np.testing.assert_array_equal(runner({"x": x})["twice"], 2 * x)
+
+
+@pytest.mark.parametrize("platform", ("Portable", "Oclgrind"))
+def test_a_large_input_that_stays_is_read_in_place(
+        platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(platform, monkeypatch)
+    size = 1 << 17
+    x = ir.input_("x", DType.U8, (size,))
+    graph = Graph("m", {"x": x}, {"y": ir.cast(x, DType.F32)})
+    camera, other = (np.frombuffer(mmap.mmap(-1, size), np.uint8) for _ in range(2))
+    with load(pipeline.compile(graph, target="opencl").to_bytes(), trust=True) as runner:
+        engine = runner._engine
+        assert isinstance(engine, OpenCLEngine)
+        for value, array in enumerate((camera, camera, camera, other, camera, camera, other), 1):
+            array[:] = value
+            assert (runner({"x": array})["y"] == value).all()
+            if platform == "Portable" and value in (2, 3, 6):
+                assert engine._large["x"].in_place
+        assert not engine._large or not engine._large["x"].in_place
+        assert (camera == 6).all(), "what was read in place is not written to"
+
+
+def test_a_command_buffer_replays_the_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    if "cl_khr_command_buffer" not in find_device("Portable").extensions.split():
+        pytest.skip("the device has no cl_khr_command_buffer (PoCL has it since 3.1)")
+    use("Portable", monkeypatch)
+    with load(small_artifact().to_bytes(), "opencl", trust=True) as runner:
+        engine = runner._engine
+        assert isinstance(engine, OpenCLEngine) and engine.way == "command buffer"
+        x = np.arange(5, dtype=np.float32)
+        for run in range(1, 5):
+            np.testing.assert_array_equal(runner({"x": x})["twice"], 2 * run * x)
 
 
 def test_without_a_device_the_cpu_takes_over_and_the_log_says_so(
@@ -252,6 +313,20 @@ def test_driving_models_agree_with_onnxruntime_on_pocl(name: str, tmp_path: Path
     subprocess.run([sys.executable, script, "--out", tmp_path, "--only", name], check=True,
                    capture_output=True)
     _agrees_with_onnxruntime(tmp_path / f"{name}.onnx")
+
+
+def test_a_launch_is_predicted_by_what_binds_it() -> None:
+    assert predict(403_000_000, 0, (1344, 1, 1)) == (1_005_000, "alu")
+    assert predict(403_000_000, 0, (672, 1, 1)) == (2_005_000, "alu")  # half of the GPU is idle
+    assert predict(0, 38_400_000, (64, 1, 1)) == (1_005_000, "dram")
+    assert predict(1000, 1000, (64, 1, 1))[1] == "launch"
+
+
+def test_only_the_part_of_a_tensor_that_is_read_counts_as_moved() -> None:
+    x = ir.input_("x", DType.F32, (5, 1000))
+    (step,) = lower(Graph("m", {"x": x}, {"y": ir.slice_(x, [(1, 2, 2), (0, 1000, 1)])}),
+                    "opencl").steps
+    assert step.nbytes == 2 * 2 * 4000
 
 
 def test_a_tuning_record_decides_the_tile(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from tinynn import compile as compile_model
 from tinynn import interp, ir
 from tinynn.compiler import TargetError, lower, plan
 from tinynn.contract import Contract
+from tinynn.conv import Conv
 from tinynn.derived import conv, matmul
 from tinynn.evaluate import in_memory
 from tinynn.fuse import fuse
@@ -100,10 +101,29 @@ def test_matrix_products_give_the_sum_of_rounded_products(rows: int, depth: int,
     _check(graph, {"x": RANDOM.standard_normal((rows, depth)).astype(np.float32)})
 
 
-def _check(graph: Graph, feed: dict[str, np.ndarray]) -> None:
+@runs_here
+@pytest.mark.parametrize(("size", "taps", "stride", "pad"), [
+    ((20, 64), 3, 1, 1), ((21, 61), 3, 1, 0), ((40, 128), 3, 2, 1), ((33, 125), 5, 2, 2)])
+def test_windows_over_planes_of_pairs(size: tuple[int, int], taps: int, stride: int,
+                                      pad: int) -> None:
+    """Of bytes that are scaled and rounded on the way, and of bf16 as a kernel before stored it."""
+    pixels = ir.input_("x", DType.U8, (2, 12, *size))
+    scaled = ir.mul(ir.cast(pixels, DType.F32), ir.full(pixels.shape, 1 / 255, DType.F32))
+    hidden = ir.maximum(_conv(scaled, 18, 12, 1, 1), ir.full((2, 18, *size), 0, DType.F32))
+    feed = {"x": RANDOM.randint(0, 256, pixels.shape).astype(np.uint8)}
+    for x, kernels, dtype in ((scaled, 1, DType.U8), (hidden, 2, DType.BF16)):
+        y = _conv(x, 19, x.shape[1], taps, taps, stride=stride, pad=pad)
+        graph = Graph("g", {"x": pixels}, {"y": y})
+        last = _contractions(round_products(simplify(graph)))[-1]
+        assert isinstance(last, Conv)
+        assert last.kernel.loads()[0].dtype is dtype
+        _check(graph, feed, kernels)
+
+
+def _check(graph: Graph, feed: dict[str, np.ndarray], kernels: int = 1) -> None:
     rounded = round_products(graph)
     assert rounded.outputs != graph.outputs
-    assert [s.group for s in _contractions(rounded)] == [2]
+    assert [s.group for s in _contractions(rounded)] == [2] * kernels
     want = interp.run(rounded, feed)["y"]
     with in_memory(graph, lower(graph, f"cpu:{PACKED}", "bf16"), 1) as runner:
         got = runner(feed)["y"]

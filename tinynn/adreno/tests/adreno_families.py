@@ -41,6 +41,12 @@ def _relu(x: Node) -> Node:
     return ir.maximum(x, ir.full(x.shape, 0.0, DType.F32))
 
 
+def _maxima(x: Node) -> Node:
+    """Of windows of 3 x 3; what lies outside is less than all."""
+    padded = ir.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1)], float("-inf"))
+    return ir.reduce(ir.window(padded, [(2, 3, 1, 1), (3, 3, 1, 1)]), "max", (4, 5))
+
+
 def _dense(x: Node, outer: int, seed: int = 0) -> Node:
     weights = np.random.default_rng(seed).standard_normal((x.shape[-1], outer)) / 8
     return derived.matmul(x, ir.const(weights.astype(np.float32)))
@@ -91,6 +97,7 @@ def families() -> Iterator[tuple[str, Graph]]:
         lambda x: _conv(_biased(_conv(_conv(x, 12, 1), 24, 3, 12, 2)), 8, 1), 1, 3, 11, 19)
     yield "a row of channels left and right", image(
         lambda x: ir.concat([_conv(x, 8, 1), _conv(x, 12, 3)], 1), 1, 4, 6, 7)
+    yield "maxima of windows", image(lambda x: _maxima(_conv(x, 8, 1)), 1, 4, 6, 7)
     yield "tokens", graph(lambda x: _dense(_relu(_dense(x, 64)), 40), 1, 10, 16)
     yield "heads", graph(_heads, 1, 16)
     yield "attention", graph(lambda x: _softmax(_dense(x, 32)), 1, 6, 16)

@@ -93,8 +93,10 @@ def test_driving_models_compile_without_scratch_and_fit_the_instruction_cache(na
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*MODELS, *CONVOLUTIONAL])
-@pytest.mark.parametrize(("precision", "platform"), [("f16", "rusticl"), ("f32", "Portable")])
-def test_models_agree_with_onnxruntime(name: str, precision: str, platform: str) -> None:
+@pytest.mark.parametrize(("target", "precision", "platform"), [
+    (TARGET, "f16", "rusticl"), (TARGET, "f32", "Portable"), ("opencl", "f16", "rusticl")])
+def test_models_agree_with_onnxruntime(
+        name: str, target: str, precision: str, platform: str) -> None:
     built = ROOT / "compiled_models" / "build"
     path = (built if name in MODELS else SHARED / "onnx") / f"{name}.onnx"
     if not path.exists():
@@ -103,7 +105,7 @@ def test_models_agree_with_onnxruntime(name: str, precision: str, platform: str)
     if not prefix:
         find_device(platform)
     command = [*prefix, sys.executable, "-W", "ignore", "-m",
-               "tinynn.adreno.tests.adreno_models", platform, precision, str(path)]
+               "tinynn.adreno.tests.adreno_models", platform, target, precision, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
