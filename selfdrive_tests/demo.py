@@ -14,7 +14,7 @@ from drivesim import render_drive
 from selfdrive_tests.__main__ import main as drive_replay
 
 ROOT = Path(__file__).resolve().parents[1]
-MODEL = "driving_supercombo"
+MODEL = "driving_demo"
 SECONDS = 12.0
 SEED = 0
 

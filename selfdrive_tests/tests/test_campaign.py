@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 import tinynn
-from compiled_models import standin
 from drivesim.episode import Episode
 from modeld.action import Action
 from selfdrive_tests import campaign
@@ -22,6 +21,7 @@ from selfdrive_tests.replay import Settings
 from selfdrive_tests.sim import simulate
 from selfdrive_tests.viewer import Scene
 
+TRAINED = Path(__file__).resolve().parents[2] / "compiled_models/trained/driving_demo.onnx"
 BLUE = (0, 0, 255)
 
 
@@ -117,7 +117,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TINYDRIVE_HOME", str(tmp_path_factory.mktemp("home")))
         path = tmp_path_factory.mktemp("model") / "model.tnn"
-        tinynn.compile(standin.build("driving_supercombo")).save(path)
+        tinynn.compile(TRAINED).save(path)
         yield path
 
 

@@ -1,7 +1,6 @@
 """The whole program: a model is compiled, a rendered road goes through the real daemon.
 
-Nothing is replaced by a stand-in here but the model's weights. onnxruntime is the referee of the
-numbers that come out.
+The model is the trained one. onnxruntime is the referee of the numbers that come out.
 """
 
 import os
@@ -15,7 +14,6 @@ import onnxruntime
 import pytest
 
 import tinynn
-from compiled_models import standin
 from drivesim import render_drive
 from messaging import LogReader
 from modeld.cameras import MEDMODEL, SBIGMODEL, Intrinsics
@@ -39,9 +37,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("onnx") / "driving_supercombo.onnx"
-    path.write_bytes(standin.build("driving_supercombo").SerializeToString())
-    return path
+    trained = Path(__file__).resolve().parents[2] / "compiled_models/trained/driving_demo.onnx"
+    return Path(shutil.copy(trained, tmp_path_factory.mktemp("onnx")))
 
 
 @pytest.fixture(scope="module")
