@@ -319,9 +319,12 @@ def _merge(kernel: Kernel, reduced: bool) -> Kernel:
             return kernel
         outer, inner = axes[position:position + 2]
         joined = Axis(outer.name, outer.size * inner.size)
+        if joined.size == 0:  # nothing runs over it, and nothing can be divided by its size
+            position += 1
+            continue
         split = {outer: of(joined) // inner.size, inner: of(joined) % inner.size}
         exprs = [e.substitute(split) for e in _all_exprs(kernel) if e.axes & {outer, inner}]
-        if joined.size == 0 or any(_divides(e, joined) for e in exprs):
+        if any(_divides(e, joined) for e in exprs):
             position += 1
             continue
         merged = (*axes[:position], joined, *axes[position + 2:])

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tinynn import interp
-from tinynn.ir import DType, Graph, Op
+from tinynn.ir import DType, Graph, Op, node
 from tinynn.machine import resolve_target
 from tinynn.simplify import simplify
 from tinynn.tests import direct, random_graphs
@@ -109,3 +109,14 @@ def test_a_failure_is_shrunk_to_the_operation_that_is_wrong(
     minimal = parse_graph(text[start:text.index("\nx = ")])
     assert Op.FLOOR in {n.op for n in minimal.nodes()}
     assert len(minimal.nodes()) <= 4
+
+
+def test_a_sum_over_nothing_is_nothing() -> None:
+    """Axes without elements once were joined, and what was read divided by their size."""
+    x = node(Op.INPUT, DType.F32, (0, 4, 2, 2), (), "x")
+    turned = node(Op.PERMUTE, DType.F32, (4, 2, 2, 0), (x,), (1, 3, 2, 0))
+    doubled = node(Op.ADD, DType.F32, turned.shape, (turned, turned))
+    total = node(Op.REDUCE, DType.F32, (), (doubled,), ("sum", (0, 1, 2, 3)))
+    graph = Graph("nothing", {"x": x}, {"out": total}, {}, {})
+    out = direct.run(graph, {"x": np.zeros(x.shape, np.float32)}, "cpu", 1)["out"]
+    assert out.shape == () and out == 0
