@@ -77,7 +77,7 @@ def make_looks(random: np.random.RandomState, conditions: str) -> Looks:
         random.choice(4, p=[0.45, 0.28, 0.22, 0.05])], float)
     elevation = random.uniform(0.05, 0.18) if trouble == "glare" else random.uniform(0.25, 1.2)
     heading = random.uniform(-0.4, 0.4) if trouble == "glare" else random.uniform(0, 2 * np.pi)
-    small = 0.003 if conditions == "clear" else 0.008
+    small = 0.003 if conditions == "clear" else 0.005  # rad, as calibration leaves it
     return Looks(
         haze=tuple(haze), zenith=tuple(zenith), grass=tuple(grass * random.uniform(0.75, 1.2)),
         sun=(heading, elevation), sun_power=0.0 if night or overcast else random.uniform(0.5, 1.2),

@@ -220,15 +220,15 @@ static void paint_sky(Strip *s, const float *down, int n, const Light *light, co
 static void paint_strip(int u, int v, int n, const View *view, const Ground *ground,
                         const Light *light, const float *noise, float *picture, float *depth) {
     float offset = ground->camera_height / ground->far - ground->slope_end;
-    float ahead[STRIP], aside[STRIP], down[STRIP];
+    float ahead[STRIP], aside[STRIP], down[STRIP], slope[STRIP];
     const float *m = view->ray;
     int lands = 0; // pixels that see ground
     for (int i = 0; i < n; i++) {
         ahead[i] = m[0] * (u + i) + m[1] * v + m[2];
         aside[i] = m[3] * (u + i) + m[4] * v + m[5];
         down[i] = m[6] * (u + i) + m[7] * v + m[8];
-        float slope = down[i] / ahead[i];
-        lands += slope > ground->slope_end;
+        slope[i] = down[i] / ahead[i];
+        lands += slope[i] > ground->slope_end;
     }
     Strip sky, land;
     if (lands < n) {
@@ -238,8 +238,7 @@ static void paint_strip(int u, int v, int n, const View *view, const Ground *gro
     if (lands) {
         INDEPENDENT
         for (int i = 0; i < n; i++) {
-            float slope = down[i] / ahead[i];
-            float steep = slope > ground->slope_end ? slope : ground->slope_end;
+            float steep = slope[i] > ground->slope_end ? slope[i] : ground->slope_end;
             float place = least(1 / ((steep + offset) * ground->hit_step), ground->hits - 1.01f);
             int cell = (int)place;
             land.x[i] = ground->hit[cell] + (place - cell) * (ground->hit[cell + 1] - ground->hit[cell]);
@@ -250,7 +249,7 @@ static void paint_strip(int u, int v, int n, const View *view, const Ground *gro
         light_ground(&land, n, light);
     }
     for (int i = 0; i < n; i++) {
-        int ground_here = down[i] / ahead[i] > ground->slope_end;
+        int ground_here = slope[i] > ground->slope_end;
         const Strip *s = ground_here ? &land : &sky;
         float *colour = picture + 3 * (v * view->width + u + i);
         colour[0] = s->red[i], colour[1] = s->green[i], colour[2] = s->blue[i];

@@ -29,7 +29,7 @@ Batch = tuple[list[Group], dict[str, Tensor]]  # with the truth of all their run
 GLIMPSE_STEPS = 5
 # Means and scales of the outputs are taken from so many batches.
 STATISTICS_BATCHES = 16
-DECAY = 0.3  # share of the run over which the learning rate falls to zero
+DECAY = 0.6  # share of the run over which the learning rate falls to zero
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,30 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modeld.constants import DESIRE_LEN
+from modeld.constants import DESIRE_LEN, ORIENTATION, ORIENTATION_RATE, T_IDXS
 from training.network import DrivingNetwork, Head
 from training.outputs import TRUTHS
 
 # What a mean over the values of an output counts in the sum over outputs.
 WEIGHTS = {
-    "plan": 2.0, "lane_lines": 2.0, "road_edges": 0.5, "lead": 1.0, "pose": 1.0,
-    "wide_from_device_euler": 0.1, "road_transform": 0.2, "lane_lines_prob": 0.5, "lead_prob": 0.5,
+    "plan": 3.0, "lane_lines": 2.0, "road_edges": 0.5, "lead": 1.0, "pose": 2.0,
+    "wide_from_device_euler": 0.1, "road_transform": 0.2, "lane_lines_prob": 1.5, "lead_prob": 0.5,
     "meta": 0.2, "desire_state": 0.2, "desire_pred": 0.1,
 }
+# A car steers by yaw and yaw rate of the next seconds, which are 34 of the 495 values of a plan; of
+# the lead, the distance now matters most, and of the pose the speed. They count so much more than
+# their neighbours in the mean over their output.
+EARLY_S, EARLY_TURN, LEAD_NOW, SPEED = 2.5, 8.0, 8.0, 5.0
+YAW, YAW_RATE = ORIENTATION.stop - 1, ORIENTATION_RATE.stop - 1  # columns of a plan
+# The steering itself: see `steering`.
+STEER_WEIGHT = 2.0
+STEER_S = 0.3  # s; about the action times of RULES in modeld.action
+STEER_SCALE = 0.01  # rad/s that count as one
 # A value that is always the same in the training world still gets a deviation of this much.
 LEAST_SCALE = 1e-3
 
@@ -41,6 +51,42 @@ def normal(error: Tensor, log_scale: Tensor) -> Tensor:
 
 
 DENSITIES = {"laplace": laplace, "normal": normal}
+
+
+def value_weights(name: str) -> Tensor:
+    """(values of the output,): what each counts in the mean, 1 on average."""
+    weights = torch.ones(TRUTHS[name].shape)
+    if name == "plan":
+        early = torch.from_numpy(T_IDXS <= EARLY_S)
+        for column in (YAW, YAW_RATE):
+            weights[early, column] = EARLY_TURN
+    elif name == "lead":
+        weights[:, 0, 0] = LEAD_NOW
+    elif name == "pose":
+        weights[0] = SPEED
+    return (weights / weights.mean()).flatten()
+
+
+def steering(plan: Tensor) -> Tensor:
+    """(N, 33, 15) -> (N,) rad/s: the yaw rate that a plan asks for, as modeld.action computes it.
+
+    2 yaw(t) / t - yaw rate(0) at t = STEER_S: a difference, which neither of its parts settles.
+    """
+    right = int(np.searchsorted(T_IDXS, STEER_S))
+    share = (STEER_S - T_IDXS[right - 1]) / (T_IDXS[right] - T_IDXS[right - 1])
+    yaw = (1 - share) * plan[:, right - 1, YAW] + share * plan[:, right, YAW]
+    return 2 * yaw / STEER_S - plan[:, 0, YAW_RATE]
+
+
+def steering_loss(said: Tensor, truth: Tensor) -> Tensor:
+    """Mean squared error of the steering, in units of STEER_SCALE; large ones count linearly.
+
+    said: (N, 2 * 495) output `plan`. truth: (N, 33, 15). The mean, not the median of a likelihood:
+    most of the time a car goes straight on, and a median would always do that.
+    """
+    means = said.chunk(2, dim=1)[0].unflatten(1, truth.shape[1:])
+    error = (steering(means) - steering(truth)) / STEER_SCALE
+    return functional.huber_loss(error, torch.zeros_like(error), delta=3.0)
 
 
 def output_loss(name: str, said: Tensor, truth: Tensor, scale: Tensor | None = None) -> Tensor:
@@ -64,20 +110,22 @@ def output_loss(name: str, said: Tensor, truth: Tensor, scale: Tensor | None = N
     else:
         logits = said[:, 1::2] if kind == "pairs" else said
         losses = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    weights = value_weights(name).to(losses.device) * known
     kept = torch.where(known, losses, torch.zeros_like(losses))
-    return kept.sum() / known.sum().clamp(min=1)
+    return (kept * weights).sum() / weights.sum().clamp(min=1)
 
 
 def losses_of(network: DrivingNetwork, said: Mapping[str, Tensor],
               truth: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Loss of every output, and their weighted sum as `total`."""
+    """Loss of every output and of the steering, and their weighted sum as `total`."""
     losses = {}
     for name in TRUTHS:
         head = head_of(network, name)
         scale = head.scale if head.density else None
         losses[name] = output_loss(name, said[name], truth[name], scale)
     total = sum((WEIGHTS[name] * loss for name, loss in losses.items()), torch.zeros(()))
-    return losses | {"total": total}
+    steer = steering_loss(said["plan"], truth["plan"])
+    return losses | {"steering": steer, "total": total + STEER_WEIGHT * steer}
 
 
 def head_of(network: DrivingNetwork, name: str) -> Head:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tinynn.index import Axis, Within, of, round_up
+from tinynn.interp import lowest
 from tinynn.ir import DType
 from tinynn.kernel import Kernel, Reduction, Tensor
 from tinynn.opencl.values import (
@@ -19,7 +20,6 @@ from tinynn.opencl.values import (
     element,
     index_text,
     literal,
-    lowest,
     store_element,
     store_vector,
 )
@@ -194,7 +194,7 @@ def accumulator_type(reduction: Reduction) -> DType:
 def identity(reduction: Reduction) -> str:
     """What a reduction starts from."""
     if reduction.kind == "max":
-        return lowest(reduction.dtype)
+        return literal(lowest(reduction.dtype), reduction.dtype)
     return literal(0 if reduction.kind == "sum" else 1, accumulator_type(reduction))
 
 

@@ -15,7 +15,7 @@ from tinynn.index import Axis, Expr, Quotient, Remainder, RunTime, Within, of
 from tinynn.ir import DType, Op
 from tinynn.kernel import Compute, Guard, Kernel, Literal, Load, Tensor, Value, value_axes
 from tinynn.render import lines
-from tinynn.render.lines import index_text
+from tinynn.render.lines import index_text, rounded
 
 # Type in memory, and type of a variable. Halves are read and written by vload_half, vstore_half.
 STORAGE = {
@@ -122,18 +122,6 @@ def literal(value: float | int | bool, dtype: DType) -> str:
         smallest = dtype in (DType.I32, DType.I64) and held == np.iinfo(dtype.numpy).min
         text = f"{int(held) + 1}{suffix} - 1" if smallest else f"{int(held)}{suffix}"
     return f"({text})" if text.startswith("-") else text
-
-
-def lowest(dtype: DType) -> str:
-    """The identity of max."""
-    if dtype.is_float:
-        return literal(-math.inf, dtype)
-    return "0" if dtype is DType.BOOL else literal(int(np.iinfo(dtype.numpy).min), dtype)
-
-
-def rounded(text: str, dtype: DType) -> str:
-    """A float expression rounded to the dtype, still held in a float."""
-    return f"round_{dtype.value}({text})" if dtype in (DType.F16, DType.BF16) else text
 
 
 def condition_text(when: Sequence[Within]) -> str:

@@ -32,7 +32,8 @@ from tinynn.render.c_function import (
 )
 from tinynn.render.c_helpers import preamble
 from tinynn.render.c_rows import render_rows
-from tinynn.render.c_values import VARIABLE, Block, Scope, combine, rounded
+from tinynn.render.c_values import VARIABLE, Block, Scope, combine
+from tinynn.render.lines import rounded
 from tinynn.rows import Rows
 from tinynn.schedule import Lanes, Loops, Schedule
 

@@ -20,6 +20,7 @@ from dataclasses import replace
 from tinynn.cost import points
 from tinynn.depthwise import Depthwise
 from tinynn.index import Axis, ceil_div, of, ravel, round_up
+from tinynn.interp import lowest
 from tinynn.ir import DType, Op
 from tinynn.kernel import Tensor, Value, replaced
 from tinynn.render.c_function import (
@@ -32,7 +33,7 @@ from tinynn.render.c_function import (
     store,
 )
 from tinynn.render.c_planes import copy_columns, variable
-from tinynn.render.c_values import Block, Scope, index_text, literal, lowest
+from tinynn.render.c_values import Block, Scope, index_text, literal
 from tinynn.render.c_vectors import OPERATIONS, finish_vectors, open_vectors, stores_vectors
 
 
@@ -196,7 +197,9 @@ def _tile(block: Block, plan: Depthwise) -> None:
     y, x, lanes = plan.y, plan.x, plan.lanes
     vectors = range(plan.tile_vectors)
     kind = f"f32x{lanes}"
-    start = "{0}" if _kind(plan) == "sum" else f"({kind}){{0}} + {lowest(DType.F32)}"
+    start = "{0}"
+    if _kind(plan) != "sum":
+        start = f"({kind}){{0}} + {literal(lowest(DType.F32), DType.F32)}"
     block.add(f"const float *corner = plane + (top - start) * {y.stride * _pitch(plan)} + left;")
     for r in range(plan.tile_rows):
         block.add(" ".join(f"{kind} c{r}_{t} = {start};" for t in vectors))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tinynn.index import Axis
+from tinynn.interp import lowest
 from tinynn.ir import DType, Op
 from tinynn.kernel import Compute, Kernel, Reduction, Tensor
 from tinynn.render.c_values import (
@@ -19,7 +20,6 @@ from tinynn.render.c_values import (
     index_text,
     literal,
     loaded,
-    lowest,
     to_store,
 )
 
@@ -100,7 +100,7 @@ def accumulator_type(reduction: Reduction) -> DType:
 
 def identity(reduction: Reduction, dtype: DType) -> str:
     if reduction.kind == "max":
-        return lowest(dtype)
+        return literal(lowest(dtype), dtype)
     return literal(0 if reduction.kind == "sum" else 1, dtype)
 
 

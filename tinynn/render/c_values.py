@@ -12,7 +12,7 @@ import numpy as np
 from tinynn.index import Expr, RunTime, Within
 from tinynn.ir import DType, Op
 from tinynn.kernel import Compute, Guard, Literal, Load, Reduction, Tensor, Value
-from tinynn.render.lines import Block, index_text
+from tinynn.render.lines import Block, index_text, rounded
 
 # Type in memory, and type of a variable.
 STORAGE = {
@@ -45,13 +45,6 @@ def literal(value: float | int | bool, dtype: DType) -> str:
     return f"({text})" if text.startswith("-") else text
 
 
-def lowest(dtype: DType) -> str:
-    """The identity of max."""
-    if dtype.is_float:
-        return literal(-math.inf, dtype)
-    return "0" if dtype is DType.BOOL else literal(int(np.iinfo(dtype.numpy).min), dtype)
-
-
 def loaded(text: str, dtype: DType) -> str:
     """An element in memory as a variable."""
     return f"load_{dtype.value}({text})" if dtype in _HALVES else text
@@ -60,11 +53,6 @@ def loaded(text: str, dtype: DType) -> str:
 def to_store(text: str, dtype: DType) -> str:
     """A variable as an element in memory."""
     return f"store_{dtype.value}({text})" if dtype in _HALVES else text
-
-
-def rounded(text: str, dtype: DType) -> str:
-    """A float expression rounded to the dtype, still held in a float."""
-    return f"round_{dtype.value}({text})" if dtype in _HALVES else text
 
 
 def cast(text: str, source: DType, target: DType) -> str:

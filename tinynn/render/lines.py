@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from tinynn.index import Axis, Expr, Quotient, Remainder, RunTime
+from tinynn.ir import DType
 
 
 def index_text(expr: Expr) -> str:
@@ -22,6 +23,11 @@ def _factor(atom: Axis | Quotient | Remainder | RunTime, factor: int) -> str:
         sign = "/" if isinstance(atom, Quotient) else "%"
         text = f"(({index_text(atom.dividend)}) {sign} {atom.divisor})"
     return text if abs(factor) == 1 else f"{text} * {abs(factor)}"
+
+
+def rounded(text: str, dtype: DType) -> str:
+    """A float expression rounded to the dtype, still held in a float."""
+    return f"round_{dtype.value}({text})" if dtype in (DType.F16, DType.BF16) else text
 
 
 class Block:

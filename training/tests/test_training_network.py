@@ -9,11 +9,23 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch (extra 'train') is not installed")
 
 import tinynn  # noqa: E402
+from modeld.action import curvature_from_plan  # noqa: E402
 from modeld.contract import describe  # noqa: E402
 from training import loop  # noqa: E402
 from training.clips import Clip  # noqa: E402
 from training.export import onnx_model  # noqa: E402
-from training.losses import laplace, losses_of, normal, output_loss, standardise  # noqa: E402
+from training.losses import (  # noqa: E402
+    STEER_S,
+    STEER_SCALE,
+    laplace,
+    losses_of,
+    normal,
+    output_loss,
+    standardise,
+    steering,
+    steering_loss,
+    value_weights,
+)
 from training.network import DrivingNetwork, nothing_before, run_clips, windows  # noqa: E402
 from training.outputs import INPUTS, OUTPUTS, TRUTHS  # noqa: E402
 
@@ -82,6 +94,34 @@ def test_classes_cost_their_cross_entropy() -> None:
     assert float(output_loss("desire_state", said, truth)) == pytest.approx(math.log(8))
 
 
+def test_steering_is_what_the_daemon_makes_of_a_plan() -> None:
+    plans = np.random.RandomState(2).normal(size=(5, 33, 15)).astype(np.float32)
+    speed = 20.0
+    theirs = [speed * curvature_from_plan(plan, speed, STEER_S, 0.0) for plan in plans]
+    assert np.allclose(steering(torch.from_numpy(plans)), theirs, atol=1e-5)
+
+
+def test_errors_of_the_steering_cost_their_squares_and_far_ones_less() -> None:
+    truth, said = torch.zeros(2, 33, 15), torch.zeros(2, 2 * 495)
+    rate = 14  # column of the yaw rate, here of the first moment
+    said[0, rate], said[1, rate] = STEER_SCALE, 10 * STEER_SCALE
+    huber = [0.5, 3.0 * (10 - 0.5 * 3.0)]
+    assert float(steering_loss(said, truth)) == pytest.approx(sum(huber) / 2)
+
+
+@pytest.mark.parametrize("name", TRUTHS)
+def test_weights_of_values_are_one_on_average(name: str) -> None:
+    weights = value_weights(name)
+    assert weights.shape == (TRUTHS[name].count,) and bool((weights > 0).all())
+    assert float(weights.mean()) == pytest.approx(1.0)
+
+
+def test_early_yaw_counts_more_than_its_neighbours() -> None:
+    weights = value_weights("plan").reshape(33, 15)
+    assert float(weights[3, 11] / weights[3, 0]) == pytest.approx(8.0)
+    assert float(weights[30, 11] / weights[3, 0]) == pytest.approx(1.0)
+
+
 def test_windows_end_with_their_row_and_begin_with_zeros() -> None:
     rows = torch.arange(1.0, 4).reshape(1, 3, 1)
     seen = windows(nothing_before(rows))
@@ -134,7 +174,7 @@ def test_the_export_agrees_with_torch_and_its_artifact_with_onnxruntime(
 
 def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
     settings = loop.Settings(1000, rate=1.0, warmup=100)
-    rates = [loop.rate_at(settings, batch) for batch in (0, 49, 99, 500, 700, 850, 1000)]
+    rates = [loop.rate_at(settings, batch) for batch in (0, 49, 99, 250, 400, 700, 1000)]
     assert rates == pytest.approx([0.01, 0.5, 1.0, 1.0, 1.0, 0.5, 0.0])
 
 
