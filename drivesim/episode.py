@@ -70,17 +70,19 @@ class Episode:
 
     def __init__(self, seed: int, conditions: str = "random", seconds: float = 15.0,
                  kind: str | None = None, views: tuple[tuple[float, ...], ...] = (NARROW, WIDE),
-                 traffic: list[Row] | None = None, recorded: Recorded | None = None) -> None:
+                 traffic: list[Row] | None = None, recorded: Recorded | None = None,
+                 winding: bool = False) -> None:
         """conditions: "random", "clear" or "bad". kind: "highway", "rural", "urban" or any.
         views: cameras (width, height, focal, centre x, centre y); the second is the wide one.
         traffic: vehicles (station m, offset m, speed m/s, 1 with us or -1) instead of random ones.
         recorded: a drive whose way the road takes, and whose speed nobody exceeds.
+        winding: with few straights.
         Raises ValueError for unknown conditions."""
         self.seconds, self.recorded = seconds, recorded
         self.random = random = np.random.RandomState(seed & 0xFFFFFFFF)
         self.looks = looks.make_looks(random, conditions)
         self.road = make_highway(random, (seconds + 12) * 36 + FAR, kind, conditions == "clear",
-                                 recorded)
+                                 recorded, winding)
         self.limits = driver.speed_limits(self.road)
         if recorded is not None:
             begin = self.road.line.start + driver.LIMIT_STEP * np.arange(len(self.limits))

@@ -26,6 +26,9 @@ KINDS = {
 }
 
 
+WINDING = 0.15  # of its straights are left in a winding road
+
+
 @dataclass(frozen=True)
 class Ribbon:
     """A painted or paved strip along the road.
@@ -105,13 +108,16 @@ class Highway:
 
 
 def make_highway(random: np.random.RandomState, length: float, kind: str | None = None,
-                 clear: bool = False, recorded: Recorded | None = None) -> Highway:
+                 clear: bool = False, recorded: Recorded | None = None,
+                 winding: bool = False) -> Highway:
     """A road of that length, m. kind: of KINDS; clear: all paint is whole. recorded: where it runs.
-    """
+    winding: straights are short, so that three quarters of it are curves instead of one."""
     kind = kind or str(random.choice(list(KINDS), p=[0.5, 0.35, 0.15]))
     sharpest, straights, ramps, arcs, lanes_range, grade, cruise = KINDS[kind]
     if recorded is None:
-        line = wander(random, -BEHIND, length, sharpest, straights, ramps, arcs)
+        shorter = WINDING if winding else 1.0
+        line = wander(random, -BEHIND, length, sharpest,
+                      (shorter * straights[0], shorter * straights[1]), ramps, arcs)
     else:
         line = recorded.line(-BEHIND, length)
     lanes = int(random.randint(lanes_range[0], lanes_range[1] + 1))
@@ -127,7 +133,7 @@ def make_highway(random: np.random.RandomState, length: float, kind: str | None 
 
 
 def wander(random: np.random.RandomState, start: float, end: float, sharpest: float,
-           straights: tuple[int, int], ramps: tuple[int, int],
+           straights: tuple[float, float], ramps: tuple[int, int],
            arcs: tuple[int, int]) -> Centreline:
     """Straights, clothoids and arcs in turn. Curvatures are log-uniform: gentle ones are common."""
     knots, values = [start, 15.0], [0.0, 0.0]

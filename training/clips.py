@@ -37,10 +37,10 @@ class Clip:
     truth: dict[str, np.ndarray]
 
 
-def make_clip(seed: int, steps: int = STEPS, start: int = 0) -> Clip:
+def make_clip(seed: int, steps: int = STEPS, start: int = 0, winding: bool = False) -> Clip:
     """The clip of a seed that begins so many frames into its world; equal seeds, equal clips."""
     seconds = (start + steps * CONTEXT_STRIDE) / MODEL_RATE_HZ
-    episode = Episode(seed, seconds=seconds)
+    episode = Episode(seed, seconds=seconds, winding=winding)
     shown = [*islice(episode.frames(CONTEXT_STRIDE, start), steps)]
     truths = [frame_truth(frame) for frame in shown]
     past = [episode.desires(shown[0].time - STEP_S * back) for back in range(CONTEXT, 0, -1)]
@@ -51,9 +51,12 @@ def make_clip(seed: int, steps: int = STEPS, start: int = 0) -> Clip:
 
 
 def glimpse(seed: int, steps: int) -> Clip:
-    """A short clip that begins anywhere: after gusts, in lane changes, on the way back."""
+    """A short clip that begins anywhere: after gusts, in lane changes, on the way back.
+
+    Every other road is winding: on roads as they are, most of what is learned from is straight.
+    """
     start = np.random.RandomState(seed & 0xFFFFFFFF).randint(LATEST_START)
-    return make_clip(seed, steps, int(start))
+    return make_clip(seed, steps, int(start), winding=seed % 2 == 0)
 
 
 def desire_pulses(desire: np.ndarray) -> np.ndarray:

@@ -5,6 +5,11 @@ the newest generation do, with a deviation learned for every value:
 
     laplace   |e| / b + log(2 b)                       63 % of the errors lie within one b
     normal    e^2 / (2 s^2) + log(s) + log(2 pi) / 2   68 % within one s
+
+A wide deviation is learned for what is hard, a curve in the rain, and errors in units of it hardly
+count: such cases would never be learned. So each value of a density counts in proportion to its
+deviation to the power of BETA, taken as a constant (Seitzer et al., 2022, On the pitfalls of
+heteroscedastic uncertainty estimation with probabilistic neural networks).
 """
 from __future__ import annotations
 
@@ -35,6 +40,7 @@ YAW, YAW_RATE = ORIENTATION.stop - 1, ORIENTATION_RATE.stop - 1  # columns of a 
 STEER_WEIGHT = 2.0
 STEER_S = 0.3  # s; about the action times of RULES in modeld.action
 STEER_SCALE = 0.01  # rad/s that count as one
+BETA = 0.5
 # A value that is always the same in the training world still gets a deviation of this much.
 LEAST_SCALE = 1e-3
 
@@ -102,8 +108,10 @@ def output_loss(name: str, said: Tensor, truth: Tensor, scale: Tensor | None = N
     if kind in DENSITIES:
         mean, log_scale = said.chunk(2, dim=1)
         losses = DENSITIES[kind](target - mean, log_scale)
-        if scale is not None:
-            losses = losses - scale.log()
+        unit = torch.zeros(()) if scale is None else scale.log()
+        losses = losses - unit
+        heed = torch.exp(BETA * (log_scale.detach() - unit)) * known
+        losses = losses * heed * known.sum() / heed.sum().clamp(min=1e-6)
     elif kind == "classes":
         chances = functional.log_softmax(said.unflatten(1, (-1, DESIRE_LEN)), -1)
         losses = -target * chances.flatten(1) * DESIRE_LEN  # a mean over classes becomes their sum

@@ -226,3 +226,14 @@ def test_traffic_may_be_given() -> None:
     rows = [(60.0, episode.target.after, 0.0, 1.0)]
     episode = Episode(5, "clear", 1.0, views=(SMALL,), traffic=rows)
     assert episode.observe(episode.start()).truth.lead[0, 0, 0] == pytest.approx(60, abs=1.5)
+
+
+def test_a_winding_road_is_mostly_curved() -> None:
+    shares = {}
+    for winding in (False, True):
+        roads = [Episode(seed, "clear", 5.0, "highway", winding=winding).road for seed in range(6)]
+        bends = np.concatenate([np.abs(road.line.curvature_at(np.arange(0, 300, 5.0)))
+                                for road in roads])
+        shares[winding] = float(np.mean(bends > 1e-5))
+        assert bends.max() <= 1 / 450
+    assert shares[True] > 0.6 > 0.4 > shares[False]

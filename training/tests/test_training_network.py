@@ -88,6 +88,27 @@ def test_what_is_not_known_counts_for_nothing() -> None:
     assert said.grad is not None and said.grad[0].tolist() == [-0.25, 0.0, 0.25]
 
 
+def test_what_is_uncertain_is_learned_from_too() -> None:
+    truth = torch.tensor([[3.0, 1.0, math.nan, 0.0, 0.0, 0.0]])
+    deviations = torch.tensor([16.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    means = torch.zeros(1, 6, requires_grad=True)
+    said = torch.cat([means, deviations.log()[None]], 1)
+    output_loss("road_transform", said, truth).backward()
+    assert means.grad is not None
+    wide, narrow, unknown = means.grad[0, :3].tolist()
+    # A normal density's gradient is error / deviation^2; here times deviation^(1/2).
+    assert wide / narrow == pytest.approx(3 / 16**2 * 16**0.5)
+    assert unknown == 0
+
+
+def test_nothing_known_costs_nothing() -> None:
+    truth = torch.full((1, 6), math.nan)
+    said = torch.zeros(1, 12, requires_grad=True)
+    loss = output_loss("road_transform", said, truth)
+    loss.backward()
+    assert float(loss.detach()) == 0 and said.grad is not None and not said.grad.any()
+
+
 def test_classes_cost_their_cross_entropy() -> None:
     truth = torch.eye(8)[[3]]
     said = torch.zeros(1, 8)
