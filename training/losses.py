@@ -21,7 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modeld.constants import DESIRE_LEN, ORIENTATION, ORIENTATION_RATE, T_IDXS
+from modeld.constants import (
+    ACCELERATION,
+    DESIRE_LEN,
+    ORIENTATION,
+    ORIENTATION_RATE,
+    T_IDXS,
+    VELOCITY,
+)
 from training.network import DrivingNetwork, Head
 from training.outputs import TRUTHS
 
@@ -34,15 +41,18 @@ WEIGHTS = {
 # A car steers by yaw and yaw rate of the next seconds, which are 34 of the 495 values of a plan; of
 # the lead, the distance now matters most, and of the pose the speed. They count so much more than
 # their neighbours in the mean over their output.
-EARLY_S, EARLY_TURN, LEAD_NOW, SPEED = 2.5, 8.0, 8.0, 5.0
-YAW, YAW_RATE = ORIENTATION.stop - 1, ORIENTATION_RATE.stop - 1  # columns of a plan
-# The steering itself: see `steering`.
-STEER_WEIGHT = 2.0
-STEER_S = 0.3  # s; about the action times of RULES in modeld.action
-STEER_SCALE = 0.01  # rad/s that count as one
+EARLY_S, EARLY_TURN, LEAD_NOW, POSE_SPEED = 2.5, 8.0, 8.0, 5.0
+# Columns of a plan.
+YAW, YAW_RATE = ORIENTATION.stop - 1, ORIENTATION_RATE.stop - 1
+SPEED, PULL = VELOCITY.start, ACCELERATION.start
+# What a car is told to do is made of differences of a plan's values (see `asked`). These have
+# losses of their own: weight, seconds ahead (about those of RULES in modeld.action), what counts as one
+# (rad/s, m/s^2).
+ASKED = {"steering": (2.0, 0.3, 0.01), "pulling": (1.0, 0.5, 0.5)}
 BETA = 0.5
 # A value that is always the same in the training world still gets a deviation of this much.
 LEAST_SCALE = 1e-3
+
 
 
 def laplace(error: Tensor, log_scale: Tensor) -> Tensor:
@@ -69,29 +79,32 @@ def value_weights(name: str) -> Tensor:
     elif name == "lead":
         weights[:, 0, 0] = LEAD_NOW
     elif name == "pose":
-        weights[0] = SPEED
+        weights[0] = POSE_SPEED
     return (weights / weights.mean()).flatten()
 
 
-def steering(plan: Tensor) -> Tensor:
-    """(N, 33, 15) -> (N,) rad/s: the yaw rate that a plan asks for, as modeld.action computes it.
+def asked(plan: Tensor, what: str) -> Tensor:
+    """(N, 33, 15) -> (N,): the yaw rate (rad/s) or acceleration (m/s^2) that a plan asks for.
 
-    2 yaw(t) / t - yaw rate(0) at t = STEER_S: a difference, which neither of its parts settles.
+    As modeld.action computes it, 2 (value(t) - value(0)) / t - rate(0), of the yaw or the speed.
     """
-    right = int(np.searchsorted(T_IDXS, STEER_S))
-    share = (STEER_S - T_IDXS[right - 1]) / (T_IDXS[right] - T_IDXS[right - 1])
-    yaw = (1 - share) * plan[:, right - 1, YAW] + share * plan[:, right, YAW]
-    return 2 * yaw / STEER_S - plan[:, 0, YAW_RATE]
+    _, seconds, _ = ASKED[what]
+    value, rate = {"steering": (YAW, YAW_RATE), "pulling": (SPEED, PULL)}[what]
+    right = int(np.searchsorted(T_IDXS, seconds))
+    share = (seconds - T_IDXS[right - 1]) / (T_IDXS[right] - T_IDXS[right - 1])
+    then = (1 - share) * plan[:, right - 1, value] + share * plan[:, right, value]
+    start = 0.0 if what == "steering" else plan[:, 0, value]
+    return 2 * (then - start) / seconds - plan[:, 0, rate]
 
 
-def steering_loss(said: Tensor, truth: Tensor) -> Tensor:
-    """Mean squared error of the steering, in units of STEER_SCALE; large ones count linearly.
+def asked_loss(said: Tensor, truth: Tensor, what: str) -> Tensor:
+    """Mean squared error of what a plan asks for, in units of ASKED; large ones count linearly.
 
     said: (N, 2 * 495) output `plan`. truth: (N, 33, 15). The mean, not the median of a likelihood:
     most of the time a car goes straight on, and a median would always do that.
     """
     means = said.chunk(2, dim=1)[0].unflatten(1, truth.shape[1:])
-    error = (steering(means) - steering(truth)) / STEER_SCALE
+    error = (asked(means, what) - asked(truth, what)) / ASKED[what][2]
     return functional.huber_loss(error, torch.zeros_like(error), delta=3.0)
 
 
@@ -125,15 +138,17 @@ def output_loss(name: str, said: Tensor, truth: Tensor, scale: Tensor | None = N
 
 def losses_of(network: DrivingNetwork, said: Mapping[str, Tensor],
               truth: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Loss of every output and of the steering, and their weighted sum as `total`."""
+    """Loss of every output and of what a plan asks for, and their weighted sum as `total`."""
     losses = {}
     for name in TRUTHS:
         head = head_of(network, name)
         scale = head.scale if head.density else None
         losses[name] = output_loss(name, said[name], truth[name], scale)
     total = sum((WEIGHTS[name] * loss for name, loss in losses.items()), torch.zeros(()))
-    steer = steering_loss(said["plan"], truth["plan"])
-    return losses | {"steering": steer, "total": total + STEER_WEIGHT * steer}
+    for what, (weight, _, _) in ASKED.items():
+        losses[what] = asked_loss(said["plan"], truth["plan"], what)
+        total = total + weight * losses[what]
+    return losses | {"total": total}
 
 
 def head_of(network: DrivingNetwork, name: str) -> Head:

@@ -21,9 +21,9 @@ def test_a_clip_has_the_shapes_of_the_contract_and_follows_from_its_seed() -> No
 
 
 def test_a_glimpse_is_a_part_of_its_world_with_the_commands_before_it() -> None:
-    seed = 4  # a lane change begins shortly before the clip
+    seed = 4  # winding; a lane change begins shortly before the clip
     start = np.random.RandomState(seed).randint(LATEST_START)
-    whole = [*Episode(seed, seconds=(start + 8) / 20).frames()]
+    whole = [*Episode(seed, seconds=(start + 8) / 20, winding=True).frames()]
     clip = glimpse(seed, 2)
     assert np.array_equal(clip.truth["plan"][1], whole[start + 4].truth.plan)
     commands = np.zeros((26, 8), np.float32)

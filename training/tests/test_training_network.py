@@ -9,21 +9,20 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch (extra 'train') is not installed")
 
 import tinynn  # noqa: E402
-from modeld.action import curvature_from_plan  # noqa: E402
+from modeld.action import acceleration_from_plan, curvature_from_plan  # noqa: E402
 from modeld.contract import describe  # noqa: E402
 from training import loop  # noqa: E402
 from training.clips import Clip  # noqa: E402
 from training.export import onnx_model  # noqa: E402
 from training.losses import (  # noqa: E402
-    STEER_S,
-    STEER_SCALE,
+    ASKED,
+    asked,
+    asked_loss,
     laplace,
     losses_of,
     normal,
     output_loss,
     standardise,
-    steering,
-    steering_loss,
     value_weights,
 )
 from training.network import DrivingNetwork, nothing_before, run_clips, windows  # noqa: E402
@@ -115,19 +114,24 @@ def test_classes_cost_their_cross_entropy() -> None:
     assert float(output_loss("desire_state", said, truth)) == pytest.approx(math.log(8))
 
 
-def test_steering_is_what_the_daemon_makes_of_a_plan() -> None:
+def test_what_a_plan_asks_for_is_what_the_daemon_makes_of_it() -> None:
     plans = np.random.RandomState(2).normal(size=(5, 33, 15)).astype(np.float32)
-    speed = 20.0
-    theirs = [speed * curvature_from_plan(plan, speed, STEER_S, 0.0) for plan in plans]
-    assert np.allclose(steering(torch.from_numpy(plans)), theirs, atol=1e-5)
+    plans[:, 0, 11] = 0  # the yaw now
+    speed, given = 20.0, torch.from_numpy(plans)
+    times = {what: seconds for what, (_, seconds, _) in ASKED.items()}
+    theirs = [speed * curvature_from_plan(plan, speed, times["steering"], 0.0) for plan in plans]
+    assert np.allclose(asked(given, "steering"), theirs, atol=1e-5)
+    theirs = [acceleration_from_plan(plan, times["pulling"], 0.0) for plan in plans]
+    assert np.allclose(asked(given, "pulling"), theirs, atol=1e-5)
 
 
-def test_errors_of_the_steering_cost_their_squares_and_far_ones_less() -> None:
+def test_errors_of_what_is_asked_cost_their_squares_and_far_ones_less() -> None:
     truth, said = torch.zeros(2, 33, 15), torch.zeros(2, 2 * 495)
-    rate = 14  # column of the yaw rate, here of the first moment
-    said[0, rate], said[1, rate] = STEER_SCALE, 10 * STEER_SCALE
-    huber = [0.5, 3.0 * (10 - 0.5 * 3.0)]
-    assert float(steering_loss(said, truth)) == pytest.approx(sum(huber) / 2)
+    for what, column in (("steering", 14), ("pulling", 6)):
+        unit = ASKED[what][2]
+        said[0, column], said[1, column] = unit, 10 * unit
+        huber = [0.5, 3.0 * (10 - 0.5 * 3.0)]
+        assert float(asked_loss(said, truth, what)) == pytest.approx(sum(huber) / 2)
 
 
 @pytest.mark.parametrize("name", TRUTHS)
