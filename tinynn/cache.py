@@ -1,7 +1,8 @@
-"""What takes long to make, kept between runs: objects of the C compiler, and golden outputs.
+"""What takes long to make, kept between runs: what the C compiler made, and golden outputs.
 
 An entry is named by the sha256 of everything that decides it: for an object the source text,
-machine, compiler with its version, and flags (the text of render/toolchain.py stands for them). It
+machine, compiler with its version, and flags (the text of render/toolchain.py stands for them).
+Programs are compiled in units of a few kernels, so that a change of one costs little. An entry
 holds its own sha256, so that a damaged one is noticed and made again. A cache that cannot be used
 is no error: things are made, as they would be without one.
 
@@ -19,25 +20,42 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tinynn.machine import Machine
 from tinynn.render import toolchain
-from tinynn.runtime.host import cache_folder, usable
+from tinynn.runtime.host import cache_folder, cores_available, usable
 
 MAX_NBYTES = 256 << 20  # of all entries of a kind; the ones not used for longest go first
 
 
 def build(source: str, machine: Machine, compiler: str | None = None) -> tuple[bytes, str]:
-    """`toolchain.build` with its results kept: object and version text. Raises ToolchainError."""
-    def make() -> bytes:
-        code, version = toolchain.build(source, machine, compiler)
-        return version.encode() + b"\n" + code
+    """Shared object of one source, and the version text of the compiler. Raises ToolchainError."""
+    return build_units([source], machine, compiler)
 
-    entry = kept("objects", _object_key(source, machine, compiler), make)
-    version, _, code = entry.partition(b"\n")
+
+def build_units(sources: Sequence[str], machine: Machine,
+                compiler: str | None = None) -> tuple[bytes, str]:
+    """`build` for a program in several sources: those that changed are compiled, side by side."""
+    decides = _identity(machine, compiler)
+
+    def key(what: str | Sequence[str]) -> list[Any] | None:
+        return None if decides is None else [what, *decides]
+
+    def compiled(source: str) -> bytes:
+        return kept("objects", key(source),
+                    lambda: toolchain.compile_object(source, machine, compiler))
+
+    def make() -> bytes:
+        with ThreadPoolExecutor(cores_available()) as pool:
+            objects = list(pool.map(compiled, sources))
+        code = toolchain.link(objects, machine, compiler)
+        return toolchain.version(compiler).encode() + b"\n" + code
+
+    version, _, code = kept("programs", key(sources), make).partition(b"\n")
     return code, version.decode()
 
 
@@ -97,14 +115,13 @@ def trim(folder: Path, limit: int) -> None:
         total -= nbytes
 
 
-def _object_key(source: str, machine: Machine, compiler: str | None) -> list[Any] | None:
-    """None if the compiler does not tell what it is."""
-    chosen = compiler or os.environ.get("TINYNN_CC") or "zig"
+def _identity(machine: Machine, compiler: str | None) -> list[Any] | None:
+    """What decides an object beside its source; None if the compiler does not tell what it is."""
+    chosen = toolchain.chosen_compiler(compiler)
     identity = _zig_identity() if chosen == "zig" else _compiler_identity(chosen)
     if identity is None:
         return None
-    flags = Path(toolchain.__file__).read_text(encoding="utf-8")
-    return [source, asdict(machine), identity, flags]
+    return [asdict(machine), identity, Path(toolchain.__file__).read_text(encoding="utf-8")]
 
 
 def _zig_identity() -> list[str] | None:

@@ -6,12 +6,12 @@ Every tensor gets a place in memory on the way.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinynn.algebra import fold_literals
-from tinynn.cache import build
+from tinynn.cache import build_units
 from tinynn.cost import work
 from tinynn.fuse import Fusion, fuse
 from tinynn.ir import DType, Graph
@@ -23,7 +23,7 @@ from tinynn.precision import check_precision, round_products
 from tinynn.program import Buffer, Step, TargetCode, Weight
 from tinynn.quantised import integer_sums
 from tinynn.quotients import divide_last
-from tinynn.render.c import Function, render_kernel, render_program
+from tinynn.render.c import Function, compile_units, render_kernel, render_program
 from tinynn.schedule import Schedule, describe, schedule
 from tinynn.simplify import simplify, widen_f16
 
@@ -51,15 +51,13 @@ def plan(graph: Graph, machine: Machine, exact: bool = False) -> Plan:
     return Plan(fusion, schedules, [render_kernel(s) for s in schedules])
 
 
-def lower(graph: Graph, target: str = "cpu", precision: str = "f32", threads: int | None = None, *,
-          compiler: str | None = None, progress: Callable[[str], None] | None = None,
+def lower(graph: Graph, target: str = "cpu", precision: str = "f32", *, compiler: str | None = None,
           machine_code: bool = True, tuning: Sequence[Path] = ()) -> TargetCode:
     """Compile a graph for one target.
 
     target: "cpu" for this host, or a resolved name such as "cpu:aarch64". precision: "f32", or
     "bf16" for products with weights (precision.py).
-    threads: not needed by CPU targets, which share every kernel among any number of threads.
-    compiler: C compiler to use instead of the default. progress: told the name of each stage.
+    compiler: C compiler to use instead of the default.
     tuning: records of `tinynn tune`, for OpenCL targets.
     machine_code: False leaves it out, for those who want to see the source.
     Raises TargetError and ToolchainError.
@@ -68,13 +66,10 @@ def lower(graph: Graph, target: str = "cpu", precision: str = "f32", threads: in
     if resolved in OPENCL_TARGETS:
         return _lower_opencl(graph, resolved, precision, tuning)
     check_precision(precision, machine_of(resolved))
-    tell = progress or (lambda stage: None)
-    tell("simplify")
     graph = simplify(divide_last(simplify(widen_f16(graph))))
     if precision == "bf16":
         graph = round_products(graph)
-    code = generate(graph, resolved, exact=False, compiler=compiler, progress=tell,
-                    machine_code=machine_code)
+    code = generate(graph, resolved, exact=False, compiler=compiler, machine_code=machine_code)
     return replace(code, precision=precision)
 
 
@@ -91,16 +86,15 @@ def _lower_opencl(graph: Graph, target: str, precision: str,
 
 
 def generate(graph: Graph, target: str, *, exact: bool = True, compiler: str | None = None,
-             progress: Callable[[str], None] = lambda stage: None,
              machine_code: bool = True) -> TargetCode:
     """Compile a graph as it is: every operation in its own dtype, and if exact, nothing simplified.
     """
     machine = machine_of(target)
-    progress("fuse and schedule")
     planned = plan(graph, machine, exact)
-    source, symbols = render_program(planned.functions)
-    progress("compile C")
-    code, version = build(source, machine, compiler) if machine_code else (b"", "")
+    pieces, symbols = render_program(planned.functions)
+    code, version = b"", ""
+    if machine_code:
+        code, version = build_units(compile_units(pieces), machine, compiler)
     buffers, weights, numbers, arena_nbytes = _place(planned)
     steps = tuple(
         Step(symbol, tuple(numbers[t] for t in function.tensors), (0,), scheduled.parts,
@@ -108,8 +102,8 @@ def generate(graph: Graph, target: str, *, exact: bool = True, compiler: str | N
              scheduled.kernel.note, describe(scheduled), scheduled.kernel.reason)
         for symbol, function, scheduled
         in zip(symbols, planned.functions, planned.schedules, strict=True))
-    return TargetCode(resolve_target(target), "f32", version, source, code, arena_nbytes,
-                      tuple(buffers), steps, tuple(weights))
+    return TargetCode(resolve_target(target), "f32", version, "\n".join(pieces), code,
+                      arena_nbytes, tuple(buffers), steps, tuple(weights))
 
 
 def _place(planned: Plan) -> tuple[list[Buffer], list[Weight], dict[Tensor, int], int]:

@@ -8,7 +8,9 @@ product and attention are points of this one scheme.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar, TypeVar
 
 from tinynn.cost import ENOUGH_SHARES, MOST_LOCAL, points, product, useful_parts
 from tinynn.index import Axis, ceil_div, round_up
@@ -17,6 +19,8 @@ from tinynn.kernel import Kernel, Tensor, Value, value_axes
 from tinynn.machine import Machine
 from tinynn.pack import is_constant, pack, pack_results
 from tinynn.packed import Packing, packing
+
+Shape = TypeVar("Shape")
 
 MOST_COLUMNS = 256  # of a panel: keeps the accumulated block in the L1 cache
 ROWS_PER_COPY = 32  # of a panel: fewer do not outweigh that every share copies it
@@ -45,6 +49,7 @@ class Contract:
         integers, packed like the weights.
     """
 
+    family: ClassVar[str] = "contract"
     kernel: Kernel
     parts: int
     outer: tuple[Axis, ...]
@@ -59,10 +64,6 @@ class Contract:
     groups: int
     packing: Packing | None = None
     start: Tensor | None = None
-
-    @property
-    def family(self) -> str:
-        return "contract"
 
     @property
     def row_count(self) -> int:
@@ -228,26 +229,35 @@ def _panels(outer: tuple[Axis, ...], columns: tuple[Axis, ...], box: tuple[int, 
 def _tile(machine: Machine, rows: int, columns: tuple[Axis, ...], most: int,
           widest: int) -> tuple[int, int]:
     """Rows and vectors of accumulators with the fewest estimated cycles, with at most `widest`
-    vectors, for panels of at most `most` columns.
-
-    Per step of the sum, a core starts two multiply-adds and two loads per cycle, and each
-    accumulator takes one product per four cycles.
-    """
-    best: tuple[float, int, int] | None = None
+    vectors, for panels of at most `most` columns."""
+    shapes = []
     for vectors in range(1, min(4, widest) + 1):
         tile = vectors * machine.lanes
         box = _box(columns, most, tile)
-        column_tiles = _panels((), columns, box) * ceil_div(math.prod(box), tile)
+        tiles = _panels((), columns, box) * ceil_div(math.prod(box), tile)
+        shapes.append((vectors, vectors, tiles))
+    return fastest_tile(machine, rows, shapes, reads=1)
+
+
+def fastest_tile(machine: Machine, rows: int, shapes: Iterable[tuple[Shape, int, int]],
+                 reads: int) -> tuple[int, Shape]:
+    """Rows and shape of accumulators with the fewest estimated cycles.
+
+    shapes: what to choose from, each with its vectors and how many such tiles the columns take.
+    Per step of the sum, a core starts two multiply-adds and two loads per cycle, and each
+    accumulator takes one product per four cycles. reads: loads of a vector, two where most cross a
+    cache line.
+    """
+    found = []
+    for shape, vectors, tiles in shapes:
         for tile_rows in range(1, min(rows, 16) + 1):
             accumulators = tile_rows * vectors
-            if accumulators + operand_registers(machine, tile_rows, vectors) > machine.registers:
-                continue
-            cycles = max(accumulators / 2, (tile_rows + vectors) / 2, 4)
-            cost = ceil_div(rows, tile_rows) * column_tiles * (cycles + 0.5)
-            if best is None or cost < best[0]:
-                best = (cost, tile_rows, vectors)
-    assert best is not None
-    return best[1], best[2]
+            if accumulators + operand_registers(machine, tile_rows, vectors) <= machine.registers:
+                cycles = max(accumulators / 2, (tile_rows + reads * vectors) / 2, 4)
+                cost = ceil_div(rows, tile_rows) * tiles * (cycles + 0.5)
+                found.append((cost, tile_rows, shape))
+    _, tile_rows, shape = min(found, key=lambda one: one[0])
+    return tile_rows, shape
 
 
 def operand_registers(machine: Machine, rows: int, vectors: int) -> int:

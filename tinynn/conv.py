@@ -12,8 +12,8 @@ from tinynn.contract import (
     Contract,
     Operand,
     Roles,
+    fastest_tile,
     find_roles,
-    operand_registers,
     row_groups,
     steps,
 )
@@ -87,7 +87,9 @@ def _tiled(roles: Roles, machine: Machine, window: Window, k_axes: tuple[Axis, .
     kernel, columns = roles.kernel, roles.col_axes[-2:]
     outer = tuple(a for a in kernel.axes if a not in roles.row_axes and a not in columns)
     rows, height, width = points(roles.row_axes), columns[0].size, columns[1].size
-    tile_rows, tile_y, tile_x = _tile(machine, rows, height, width)
+    shapes = [((y, x), y * x, ceil_div(height, y) * ceil_div(width, x * machine.lanes))
+              for y, x in _SHAPES]
+    tile_rows, (tile_y, tile_x) = fastest_tile(machine, rows, shapes, reads=2)
     pitch = round_up(width, tile_x * machine.lanes)
     group = roles.packing.group if roles.packing is not None else 1
     depth = steps(k_axes, group)
@@ -108,22 +110,3 @@ def _tiled(roles: Roles, machine: Machine, window: Window, k_axes: tuple[Axis, .
                 Operand(roles.row, packed), Operand(roles.col, None), tile_rows, tile_y * tile_x,
                 machine.lanes, (tile_y, width), groups, roles.packing, window=window, tile_y=tile_y,
                 tile_x=tile_x, chunk=chunk)
-
-
-def _tile(machine: Machine, rows: int, height: int, width: int) -> tuple[int, int, int]:
-    """Rows of accumulators, and the shape of their columns, with the fewest estimated cycles."""
-    best: tuple[float, int, int, int] | None = None
-    for tile_y, tile_x in _SHAPES:
-        vectors = tile_y * tile_x
-        column_tiles = ceil_div(height, tile_y) * ceil_div(width, tile_x * machine.lanes)
-        for tile_rows in range(1, min(rows, 16) + 1):
-            accumulators = tile_rows * vectors
-            if accumulators + operand_registers(machine, tile_rows, vectors) > machine.registers:
-                continue
-            # Most vectors cross a cache line and are read twice.
-            cycles = max(accumulators / 2, (tile_rows + 2 * vectors) / 2, 4)
-            cost = ceil_div(rows, tile_rows) * column_tiles * (cycles + 0.5)
-            if best is None or cost < best[0]:
-                best = (cost, tile_rows, tile_y, tile_x)
-    assert best is not None
-    return best[1:]

@@ -6,6 +6,7 @@ every plane of the input is read by few outputs and there is nothing to tile but
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tinynn.cost import MOST_LOCAL, points, product, useful_parts
 from tinynn.index import Axis, Expr, axes_of, ceil_div, of, round_up
@@ -44,6 +45,7 @@ class Depthwise:
     wide, registers: lanes and registers of the machine.
     """
 
+    family: ClassVar[str] = "depthwise"
     kernel: Kernel
     parts: int
     outer: tuple[Axis, ...]
@@ -62,10 +64,6 @@ class Depthwise:
     registers: int
     chunk: int
     batch: int
-
-    @property
-    def family(self) -> str:
-        return "depthwise"
 
     @property
     def taps_fit(self) -> bool:

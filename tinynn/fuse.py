@@ -273,8 +273,8 @@ def _is_factor(node: Node, plan: _Plan) -> bool:
     """Whether an EXPAND only makes a factor of a sum of products as large as the other one: a
     contraction copies its factors to local memory and repeats them there."""
     def of_sum(user: Node) -> bool:
-        users = plan.users[user]
-        return user.op is Op.MUL and all(u.op is Op.REDUCE and u.arg[0] == "sum" for u in users)
+        sums = all(u.op is Op.REDUCE and u.arg[0] == "sum" for u in plan.users[user])
+        return user.op is Op.MUL and sums and user not in plan.stored
     return node.op is Op.EXPAND and all(of_sum(user) for user in plan.users[node])
 
 

@@ -38,16 +38,13 @@ def round_stored(graph: Graph) -> Graph:
     nodes = graph.nodes()
     exact = _steering(nodes) | set(graph.outputs.values())
     memory = stored_nodes(graph, gpu=True) - exact
-    done: dict[Node, Node] = {}
-    for old in nodes:
-        new = old
-        if old.op is not Op.INPUT:
-            new = ir.node(old.op, old.dtype, old.shape, [done[s] for s in old.src], old.arg)
-        if old in memory and old.dtype is DType.F32:
-            new = ir.cast(ir.cast(new, DType.F16), DType.F32)
-        done[old] = new
-    outputs = {name: done[n] for name, n in graph.outputs.items()}
-    return Graph(graph.name, dict(graph.inputs), outputs, dict(graph.state), dict(graph.metadata))
+
+    def rounded(old: Node, src: tuple[Node, ...]) -> Node:
+        new = ir.with_sources(old, src)
+        stored = old in memory and old.dtype is DType.F32
+        return ir.cast(ir.cast(new, DType.F16), DType.F32) if stored else new
+
+    return ir.rebuild(graph, rounded)
 
 
 def _steering(nodes: list[Node]) -> set[Node]:

@@ -22,7 +22,8 @@ import hashlib
 import math
 import weakref
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import ml_dtypes
@@ -132,6 +133,8 @@ class Op(enum.Enum):
     # Reduction
     REDUCE = "REDUCE"  # x -> axes removed; arg: (kind, axes), kind in sum, max, mul
 
+    __hash__ = object.__hash__  # Enum's own is Python, and passes look operations up all the time
+
 
 UNARY = frozenset({Op.EXP2, Op.LOG2, Op.SQRT, Op.SIN, Op.FLOOR})
 BINARY = frozenset({Op.ADD, Op.MUL, Op.DIV, Op.MAX, Op.LT, Op.EQ})
@@ -139,6 +142,7 @@ ELEMENTWISE = UNARY | BINARY | {Op.WHERE, Op.CAST}
 VIEWS = frozenset({Op.RESHAPE, Op.PERMUTE, Op.EXPAND, Op.PAD, Op.SLICE, Op.WINDOW})
 REDUCE_KINDS = ("sum", "max", "mul")
 SCATTER_MODES = ("set", "add", "mul", "max", "min")
+_HASHED = 64  # elements, about
 
 Shape = tuple[int, ...]
 
@@ -146,24 +150,37 @@ Shape = tuple[int, ...]
 class Const:
     """The value of a CONST node: an immutable array, equal to another by dtype, shape and bytes."""
 
-    __slots__ = ("__weakref__", "array", "digest")
-
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
         value = np.array(array, order="C", copy=True)
         value.setflags(write=False)
         self.array = value
-        self.digest = hashlib.sha256(
-            f"{DType.of(value.dtype).value}{value.shape}".encode() + value.tobytes()
-        ).hexdigest()
+        self._kind = f"{DType.of(value.dtype).value}{value.shape}"
+        # A few elements tell most arrays apart; reading all of every weight would take longer than
+        # compiling the rest of a model.
+        some = value.reshape(-1)[::max(1, value.size // _HASHED)]
+        self._hash = hash((self._kind, some.tobytes()))
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of dtype, shape and bytes."""
+        found = hashlib.sha256(self._kind.encode())
+        found.update(_bytes_of(self.array).data)
+        return found.hexdigest()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Const) and self.digest == other.digest
+        return self is other or (
+            isinstance(other, Const) and (self._hash, self._kind) == (other._hash, other._kind)
+            and np.array_equal(_bytes_of(self.array), _bytes_of(other.array)))
 
     def __hash__(self) -> int:
-        return hash(self.digest)
+        return self._hash
 
     def __repr__(self) -> str:
         return f"Const({self.digest[:12]})"
+
+
+def _bytes_of(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return array.reshape(-1).view(np.uint8)
 
 
 @dataclass(frozen=True, eq=False, slots=True, weakref_slot=True, repr=False)
@@ -197,7 +214,8 @@ def node(op: Op, dtype: DType, shape: Sequence[int], src: Sequence[Node] = (),
          arg: Any = None) -> Node:
     """The unique node with these fields. No checks: the constructors do them."""
     # A fill value of -0.0 or NaN must not be merged with 0.0: repr tells them apart.
-    key = (op, dtype, tuple(shape), tuple(id(s) for s in src), arg, repr(arg))
+    fill = "" if op is Op.CONST else repr(arg)
+    key = (op, dtype, tuple(shape), tuple(id(s) for s in src), arg, fill)
     found = _NODES.get(key)
     if found is None:
         found = Node(op, dtype, tuple(int(n) for n in shape), tuple(src), arg)
@@ -252,15 +270,26 @@ def toposort(roots: Iterable[Node], known: Container[Node] = ()) -> list[Node]:
     return order
 
 
-def substitute(roots: Mapping[str, Node], replace: Mapping[Node, Node]) -> dict[str, Node]:
+def with_sources(n: Node, src: tuple[Node, ...]) -> Node:
+    """The same operation on other sources."""
+    return n if src == n.src else node(n.op, n.dtype, n.shape, src, n.arg)
+
+
+def substitute(roots: Mapping[str, Node], replaced: Mapping[Node, Node]) -> dict[str, Node]:
     """Rebuild the graph below the roots with some nodes replaced (sources of replacements kept)."""
-    new: dict[Node, Node] = dict(replace)
+    new: dict[Node, Node] = dict(replaced)
     for old in toposort(roots.values()):
         if old not in new:
-            src = tuple(new[s] for s in old.src)
-            same = all(a is b for a, b in zip(src, old.src, strict=True))
-            new[old] = old if same else node(old.op, old.dtype, old.shape, src, old.arg)
+            new[old] = with_sources(old, tuple(new[s] for s in old.src))
     return {name: new[root] for name, root in roots.items()}
+
+
+def rebuild(graph: Graph, change: Callable[[Node, tuple[Node, ...]], Node]) -> Graph:
+    """The graph with every node replaced by what `change` makes of it and its new sources."""
+    done: dict[Node, Node] = {}
+    for old in graph.nodes():
+        done[old] = change(old, tuple(done[s] for s in old.src))
+    return replace(graph, outputs={name: done[n] for name, n in graph.outputs.items()})
 
 
 # Rules: dtype and shape of a node from its sources and argument; GraphError where they do not fit.
@@ -476,17 +505,10 @@ RULES: dict[Op, Callable[[Node], Result]] = {
     Op.CONCAT: _concat,
     Op.GATHER: _gather,
     Op.SCATTER: _scatter,
-    Op.EXP2: _unary,
-    Op.LOG2: _unary,
-    Op.SQRT: _unary,
-    Op.SIN: _unary,
-    Op.FLOOR: _unary,
-    Op.ADD: _binary,
-    Op.MUL: _binary,
+    **dict.fromkeys(UNARY, _unary),
+    **dict.fromkeys((Op.ADD, Op.MUL, Op.MAX), _binary),
+    **dict.fromkeys((Op.LT, Op.EQ), _compare),
     Op.DIV: _div,
-    Op.MAX: _binary,
-    Op.LT: _compare,
-    Op.EQ: _compare,
     Op.WHERE: _where,
     Op.CAST: _cast,
     Op.REDUCE: _reduce,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -67,7 +68,7 @@ class Load:
     def dtype(self) -> DType:
         return self.tensor.dtype
 
-    @property
+    @cached_property
     def offset(self) -> Expr:
         """Position in row-major order, in elements."""
         return ravel(self.index, self.tensor.shape)
@@ -138,12 +139,12 @@ class Kernel:
     note: str = ""
     reason: str = ""
 
-    @property
+    @cached_property
     def offset(self) -> Expr:
         """Position of the written element in row-major order."""
         return ravel(self.index, self.tensor.shape)
 
-    @property
+    @cached_property
     def reduction(self) -> Reduction | None:
         return next((v for v in self.values() if isinstance(v, Reduction)), None)
 

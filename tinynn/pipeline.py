@@ -63,18 +63,18 @@ def compile(  # noqa: A001  (the public name)
     targets = [resolve_target(name.strip()) for name in target.split(",")]
     for resolved in targets:
         with stage(f"lower to {resolved}"):
-            code = lower(graph, resolved, _precision_of(resolved, targets, precision), threads,
+            code = lower(graph, resolved, _precision_of(resolved, targets, precision),
                          compiler=compiler, tuning=[Path(record) for record in tuning])
             codes.append(code)
     with stage("golden vectors"):
-        simple = simplify(widen_f16(graph))
         bounds = None
         if precision == "bf16":
-            bounds = golden.reduced_bounds(graph, round_products(simple))
+            bounds = golden.reduced_bounds(graph, round_products(simplify(widen_f16(graph))))
         vectors = golden.make_golden(graph, bounds)
         if any(code.precision == "f16" for code in codes):
             # Of these targets alone: others beside them are exact.
-            bounds = golden.reduced_bounds(graph, halves.round_stored(simple), halves.run)
+            rounded = halves.round_stored(simplify(widen_f16(graph)))
+            bounds = golden.reduced_bounds(graph, rounded, halves.run)
             codes = [replace(code, tolerance=max(bounds.values(), default=0.0))
                      if code.precision == "f16" else code for code in codes]
     with stage("lay out"):

@@ -45,12 +45,12 @@ def round_products(graph: Graph) -> Graph:
     last = _last_sums(graph) & set(products)
     if sum(products[n] for n in last) > MOST_EXACT * sum(products.values()):
         last = set()
-    done: dict[Node, Node] = {}
-    for old in nodes:
-        new = ir.node(old.op, old.dtype, old.shape, [done[s] for s in old.src], old.arg)
-        done[old] = _rounded_sum(new) if old in products and old not in last else new
-    outputs = {name: done[n] for name, n in graph.outputs.items()}
-    return Graph(graph.name, dict(graph.inputs), outputs, dict(graph.state), dict(graph.metadata))
+
+    def rounded(old: Node, src: tuple[Node, ...]) -> Node:
+        new = ir.with_sources(old, src)
+        return _rounded_sum(new) if old in products and old not in last else new
+
+    return ir.rebuild(graph, rounded)
 
 
 def _last_sums(graph: Graph) -> set[Node]:

@@ -8,6 +8,7 @@ rounding differs. Nothing overflows that did not: s is the sum of all e, which a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tinynn import ir
 from tinynn.index import Axis, axes_of, leaf
@@ -19,8 +20,7 @@ def divide_last(graph: Graph) -> Graph:
     """The graph with the quotients of softmax behind the sums of products they are factors of."""
     roots = rewrite(list(graph.outputs.values()), {},
                     lambda op: (_divided_sum,) if op is Op.REDUCE else ())
-    return Graph(graph.name, dict(graph.inputs), dict(zip(graph.outputs, roots, strict=True)),
-                 dict(graph.state), dict(graph.metadata))
+    return replace(graph, outputs=dict(zip(graph.outputs, roots, strict=True)))
 
 
 def _divided_sum(n: Node) -> Node | None:

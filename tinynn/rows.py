@@ -7,6 +7,7 @@ for the next lies in local rows.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from tinynn.cost import points, useful_parts
 from tinynn.index import Axis, Expr, RunTime, of
@@ -36,15 +37,12 @@ class Rows:
     last: the kernel with local rows in the place of the loads of all steps. lanes: of the machine.
     """
 
+    family: ClassVar[str] = "rows"
     kernel: Kernel
     parts: int
     steps: tuple[Step, ...]
     last: Kernel
     lanes: int
-
-    @property
-    def family(self) -> str:
-        return "rows"
 
 
 def plan_rows(kernel: Kernel, machine: Machine) -> Rows | None:

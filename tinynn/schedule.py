@@ -13,7 +13,7 @@ A small closed set of families; the first that fits is taken:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from tinynn.contract import Contract, plan_contract
 from tinynn.conv import plan_conv
@@ -32,12 +32,9 @@ SINGLE_SHARE = 64  # elements of a single loop that are worth a share
 class Loops:
     """Every point by itself; threads share the outer axes, or ranges of a single one."""
 
+    family: ClassVar[str] = "loops"
     kernel: Kernel
     parts: int
-
-    @property
-    def family(self) -> str:
-        return "loops"
 
 
 @dataclass(frozen=True)
@@ -48,14 +45,11 @@ class Lanes:
         reduction (then the lanes are combined at the end).
     """
 
+    family: ClassVar[str] = "lanes"
     kernel: Kernel
     parts: int
     axis: Axis
     lanes: int
-
-    @property
-    def family(self) -> str:
-        return "lanes"
 
 
 Schedule: TypeAlias = Loops | Lanes | Contract | Depthwise | Rows

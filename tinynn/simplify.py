@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,12 @@ from tinynn.ir import (
     node,
     pad,
     permute,
+    rebuild,
     reshape,
     slice_,
     toposort,
     where,
+    with_sources,
 )
 
 Rule = Callable[[Node], Node | None]
@@ -51,7 +54,7 @@ def simplify(graph: Graph) -> Graph:
         if new == list(outputs.values()):
             break
         outputs = dict(zip(outputs, new, strict=True))
-    return Graph(graph.name, dict(graph.inputs), outputs, dict(graph.state), dict(graph.metadata))
+    return replace(graph, outputs=outputs)
 
 
 def fold(roots: Sequence[Node], done: dict[Node, Node]) -> list[Node]:
@@ -63,15 +66,11 @@ def rewrite(roots: Sequence[Node], done: dict[Node, Node],
              rules: Callable[[Op], Sequence[Rule]]) -> list[Node]:
     """One pass over the nodes that are not done, sources first: the first rule that fits wins."""
     for old in toposort(roots, done):
-        new = _with_sources(old, tuple(done[s] for s in old.src))
+        new = with_sources(old, tuple(done[s] for s in old.src))
         replacements = (rule(new) for rule in rules(new.op))
         new = next((r for r in replacements if r is not None), new)
         done[old] = done[new] = new
     return [done[root] for root in roots]
-
-
-def _with_sources(n: Node, src: tuple[Node, ...]) -> Node:
-    return n if src == n.src else node(n.op, n.dtype, n.shape, src, n.arg)
 
 
 # Rules. Each returns the replacement, or None where it does not fit.
@@ -351,17 +350,14 @@ def widen_f16(graph: Graph) -> Graph:
 
     Roundings to f16 inside the graph disappear, as in CPU runtimes that compute in f32.
     """
-    narrow = (DType.F16, DType.BF16)
-    done: dict[Node, Node] = {}
-    for old in toposort(graph.outputs.values()):
-        dtype = DType.F32 if old.dtype in narrow else old.dtype
-        if old.op is Op.INPUT:
-            done[old] = cast(old, dtype)
-        elif old.op is Op.CONST:
-            done[old] = const(old.arg.array, dtype)
-        elif old.op is Op.CAST:
-            done[old] = cast(done[old.src[0]], dtype)
-        else:
-            done[old] = node(old.op, dtype, old.shape, [done[s] for s in old.src], old.arg)
-    outputs = {name: cast(done[n], n.dtype) for name, n in graph.outputs.items()}
-    return Graph(graph.name, dict(graph.inputs), outputs, dict(graph.state), dict(graph.metadata))
+    def widened(old: Node, src: tuple[Node, ...]) -> Node:
+        dtype = DType.F32 if old.dtype in (DType.F16, DType.BF16) else old.dtype
+        if old.op is Op.CONST:
+            return const(old.arg.array, dtype)
+        if old.op in (Op.INPUT, Op.CAST):
+            return cast(src[0] if src else old, dtype)
+        return node(old.op, dtype, old.shape, src, old.arg)
+
+    wide = rebuild(graph, widened)
+    outputs = {name: cast(n, graph.outputs[name].dtype) for name, n in wide.outputs.items()}
+    return replace(graph, outputs=outputs)

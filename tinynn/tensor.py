@@ -32,6 +32,57 @@ _DATA: weakref.WeakKeyDictionary[Node, Array] = weakref.WeakKeyDictionary()
 _COUNT = itertools.count()
 
 
+# Functions of nodes as methods
+
+def _function(function: Callable[[Node], Node]) -> Callable[[Tensor], Tensor]:
+    """The method of one tensor."""
+    def method(self: Tensor) -> Tensor:
+        return _apply(function, self)
+    method.__doc__ = function.__doc__
+    return method
+
+
+def _operator(function: Callable[..., Node]) -> tuple[Callable[[Tensor, Operand], Tensor],
+                                                      Callable[[Tensor, Operand], Tensor]]:
+    """The methods of a tensor on the left and on the right of an operator."""
+    def left(self: Tensor, other: Operand) -> Tensor:
+        return _apply(function, self, other)
+
+    def right(self: Tensor, other: Operand) -> Tensor:
+        return _apply(function, other, self)
+    return left, right
+
+
+def _true_divide(a: Node, b: Node) -> Node:
+    if not a.dtype.is_float:
+        raise GraphError(f"{a!r} / {b!r} needs floats; use // or .cast('f32')")
+    return derived.div(a, b)
+
+
+def _quotient(a: Node, b: Node) -> tuple[Node, Node, Node]:
+    """Both operands broadcast, and a / b rounded down; x / 0 is 0."""
+    if not a.dtype.is_integer:
+        raise GraphError(f"// and % of {a!r} and {b!r} need integers; use (a / b).floor()")
+    a, b = derived.broadcast(a, b)
+    truncated = ir.div(a, b)
+    inexact = derived.logical_not(ir.equal(ir.mul(truncated, b), a))
+    negative = derived.logical_not(ir.equal(derived.less(a, 0), derived.less(b, 0)))
+    divisible = derived.logical_not(derived.equal(b, 0))
+    down = ir.mul(divisible, ir.mul(inexact, negative))
+    return a, b, derived.sub(truncated, ir.cast(down, a.dtype))
+
+
+def _floor_divide(a: Node, b: Node) -> Node:
+    return _quotient(a, b)[2]
+
+
+def _remainder(a: Node, b: Node) -> Node:
+    """With the sign of b; x % 0 is 0."""
+    a, b, quotient = _quotient(a, b)
+    rest = derived.sub(a, ir.mul(quotient, b))
+    return derived.where(derived.equal(b, 0), derived.scalar(0, a), rest)
+
+
 class Tensor:
     """An array that is yet to be computed: `shape`, `dtype`, and what it is computed from.
 
@@ -137,41 +188,15 @@ class Tensor:
 
     # Arithmetic
 
-    def __add__(self, other: Operand) -> Tensor:
-        return _apply(derived.add, self, other)
-
-    def __radd__(self, other: Operand) -> Tensor:
-        return _apply(derived.add, other, self)
-
-    def __sub__(self, other: Operand) -> Tensor:
-        return _apply(derived.sub, self, other)
-
-    def __rsub__(self, other: Operand) -> Tensor:
-        return _apply(derived.sub, other, self)
-
-    def __mul__(self, other: Operand) -> Tensor:
-        return _apply(derived.mul, self, other)
-
-    def __rmul__(self, other: Operand) -> Tensor:
-        return _apply(derived.mul, other, self)
-
-    def __truediv__(self, other: Operand) -> Tensor:
-        return _apply(_true_divide, self, other)
-
-    def __rtruediv__(self, other: Operand) -> Tensor:
-        return _apply(_true_divide, other, self)
-
-    def __floordiv__(self, other: Operand) -> Tensor:
-        return _apply(_floor_divide, self, other)
-
-    def __rfloordiv__(self, other: Operand) -> Tensor:
-        return _apply(_floor_divide, other, self)
-
-    def __mod__(self, other: Operand) -> Tensor:
-        return _apply(_remainder, self, other)
-
-    def __rmod__(self, other: Operand) -> Tensor:
-        return _apply(_remainder, other, self)
+    __add__, __radd__ = _operator(derived.add)
+    __sub__, __rsub__ = _operator(derived.sub)
+    __mul__, __rmul__ = _operator(derived.mul)
+    __truediv__, __rtruediv__ = _operator(_true_divide)
+    __floordiv__, __rfloordiv__ = _operator(_floor_divide)
+    __mod__, __rmod__ = _operator(_remainder)
+    __matmul__, __rmatmul__ = _operator(derived.matmul)
+    __neg__ = _function(derived.negate)
+    __abs__ = _function(derived.absolute)
 
     def __pow__(self, other: Operand) -> Tensor:
         if isinstance(other, int) and not isinstance(other, bool):
@@ -181,25 +206,9 @@ class Tensor:
     def __rpow__(self, other: Operand) -> Tensor:
         return _apply(derived.power, other, self)
 
-    def __matmul__(self, other: Tensor | Array) -> Tensor:
-        return _apply(derived.matmul, self, other)
-
-    def __rmatmul__(self, other: Array) -> Tensor:
-        return _apply(derived.matmul, other, self)
-
-    def __neg__(self) -> Tensor:
-        return _apply(derived.negate, self)
-
-    def __abs__(self) -> Tensor:
-        return _apply(derived.absolute, self)
-
     # Comparison; & and | are for bool
 
-    def __lt__(self, other: Operand) -> Tensor:
-        return _apply(derived.less, self, other)
-
-    def __gt__(self, other: Operand) -> Tensor:
-        return _apply(derived.less, other, self)
+    __lt__, __gt__ = _operator(derived.less)
 
     def __le__(self, other: Operand) -> Tensor:
         return (self < other) | (self == other)  # not `not >`: NaN
@@ -227,68 +236,31 @@ class Tensor:
 
     # Functions of one element
 
-    def exp(self) -> Tensor:
-        return _apply(derived.exp, self)
-
-    def exp2(self) -> Tensor:
-        return _apply(ir.exp2, self)
-
-    def log(self) -> Tensor:
-        return _apply(derived.log, self)
-
-    def log2(self) -> Tensor:
-        return _apply(ir.log2, self)
-
-    def sqrt(self) -> Tensor:
-        return _apply(ir.sqrt, self)
-
-    def sin(self) -> Tensor:
-        """Of radians."""
-        return _apply(ir.sin, self)
-
-    def cos(self) -> Tensor:
-        """Of radians."""
-        return _apply(derived.cos, self)
-
-    def floor(self) -> Tensor:
-        return _apply(ir.floor, self)
-
-    def ceil(self) -> Tensor:
-        return _apply(derived.ceil, self)
-
-    def round(self) -> Tensor:
-        """To the nearest integer, halves to the even one."""
-        return _apply(derived.round_even, self)
-
-    def abs(self) -> Tensor:
-        return _apply(derived.absolute, self)
-
-    def sign(self) -> Tensor:
-        return _apply(derived.sign, self)
-
-    def relu(self) -> Tensor:
-        return _apply(derived.relu, self)
-
-    def sigmoid(self) -> Tensor:
-        return _apply(derived.sigmoid, self)
+    exp = _function(derived.exp)
+    exp2 = _function(ir.exp2)
+    log = _function(derived.log)
+    log2 = _function(ir.log2)
+    sqrt = _function(ir.sqrt)
+    sin = _function(ir.sin)  # of radians
+    cos = _function(derived.cos)
+    floor = _function(ir.floor)
+    ceil = _function(derived.ceil)
+    round = _function(derived.round_even)
+    abs = _function(derived.absolute)
+    sign = _function(derived.sign)
+    relu = _function(derived.relu)
+    sigmoid = _function(derived.sigmoid)
+    tanh = _function(derived.tanh)
+    erf = _function(derived.erf)
+    softplus = _function(derived.softplus)
 
     def silu(self) -> Tensor:
         """x sigmoid(x)."""
         return self * self.sigmoid()
 
-    def tanh(self) -> Tensor:
-        return _apply(derived.tanh, self)
-
-    def erf(self) -> Tensor:
-        return _apply(derived.erf, self)
-
     def gelu(self, approximate: str = "none") -> Tensor:
         """x Phi(x); approximate: "none", or "tanh" for the formula with tanh."""
         return Tensor.of(derived.gelu(self.node, approximate))
-
-    def softplus(self) -> Tensor:
-        """log(1 + e^x)."""
-        return _apply(derived.softplus, self)
 
     def softmax(self, axis: int = -1) -> Tensor:
         return Tensor.of(derived.softmax(self.node, _axis(axis, self.ndim)))
@@ -296,11 +268,8 @@ class Tensor:
     def log_softmax(self, axis: int = -1) -> Tensor:
         return Tensor.of(derived.log_softmax(self.node, _axis(axis, self.ndim)))
 
-    def maximum(self, other: Operand) -> Tensor:
-        return _apply(derived.maximum, self, other)
-
-    def minimum(self, other: Operand) -> Tensor:
-        return _apply(derived.minimum, self, other)
+    maximum = _operator(derived.maximum)[0]
+    minimum = _operator(derived.minimum)[0]
 
     def clip(self, low: Operand | None = None, high: Operand | None = None) -> Tensor:
         """min(max(x, low), high); a bound that is None does not bind."""
@@ -559,36 +528,6 @@ def _reduce(x: Tensor, kind: str, axis: Axes, keepdims: bool) -> Tensor:
     if keepdims:
         return Tensor.of(derived.reduce_keep(x.node, kind, axes))
     return Tensor.of(ir.reduce(x.node, kind, axes))
-
-
-def _true_divide(a: Node, b: Node) -> Node:
-    if not a.dtype.is_float:
-        raise GraphError(f"{a!r} / {b!r} needs floats; use // or .cast('f32')")
-    return derived.div(a, b)
-
-
-def _quotient(a: Node, b: Node) -> tuple[Node, Node, Node]:
-    """Both operands broadcast, and a / b rounded down; x / 0 is 0."""
-    if not a.dtype.is_integer:
-        raise GraphError(f"// and % of {a!r} and {b!r} need integers; use (a / b).floor()")
-    a, b = derived.broadcast(a, b)
-    truncated = ir.div(a, b)
-    inexact = derived.logical_not(ir.equal(ir.mul(truncated, b), a))
-    negative = derived.logical_not(ir.equal(derived.less(a, 0), derived.less(b, 0)))
-    divisible = derived.logical_not(derived.equal(b, 0))
-    down = ir.mul(divisible, ir.mul(inexact, negative))
-    return a, b, derived.sub(truncated, ir.cast(down, a.dtype))
-
-
-def _floor_divide(a: Node, b: Node) -> Node:
-    return _quotient(a, b)[2]
-
-
-def _remainder(a: Node, b: Node) -> Node:
-    """With the sign of b; x % 0 is 0."""
-    a, b, quotient = _quotient(a, b)
-    rest = derived.sub(a, ir.mul(quotient, b))
-    return derived.where(derived.equal(b, 0), derived.scalar(0, a), rest)
 
 
 def _integer_power(x: Tensor, exponent: int) -> Tensor:

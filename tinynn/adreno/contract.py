@@ -29,6 +29,7 @@ from tinynn.kernel import Compute, Kernel, Load, value_axes, values_of
 from tinynn.opencl.launch import Launch, declare_point, finish, widen
 from tinynn.opencl.values import Block
 from tinynn.pack import evaluate, is_constant
+from tinynn.render.lines import index_text
 
 GROUP = 64  # work-items of a group: one wave
 ENOUGH_WAVES = 32  # that keep the GPU busy
@@ -165,7 +166,7 @@ def choose_tile(total: Sum) -> Tile:
     outputs = tiles * ceil_div(total.columns, texels) * points(total.batch)
     splits = 1
     taps = points(total.taps)
-    while _divides(total.steps, 2 * splits) and splits < MOST_PARTS and (
+    while _divides(total, 2 * splits) and splits < MOST_PARTS and (
             total.depth.size * taps > LONGEST_PART * splits
             or outputs * splits < ENOUGH_WAVES * GROUP):
         splits *= 2
@@ -177,9 +178,12 @@ def choose_tile(total: Sum) -> Tile:
     return Tile(pixels, texels, across, columns, splits, steps, unroll)
 
 
-def _divides(steps: int, splits: int) -> bool:
-    """Whether the steps can be shared with few that only add zeros."""
-    return steps >= splits and round_up(steps, splits) <= MOST_PADDED * steps
+def _divides(total: Sum, splits: int) -> bool:
+    """Whether the steps can be shared with few that only add zeros, or with none of those where
+    they could meet the texel between two pixels, which nobody wrote and may hold anything."""
+    steps = total.steps
+    most = MOST_PADDED if total.image.step == total.image.depth else 1
+    return steps >= splits and round_up(steps, splits) <= most * steps
 
 
 def tiles_across(total: Sum, tile: Tile) -> int:
@@ -299,7 +303,7 @@ def _open(block: Block, total: Sum, tile: Tile) -> None:
     if total.pixel is not None:
         block.add(f"const int first = place % {across} * {tile.pixels};")
     declare_point(block, total.rows, f"(int)(place / {across})")
-    block.add("const uint line = get_global_id(1);")
+    block.add("const uint line = get_global_id(1), group = get_group_id(1);")
     blocks = block_count(total, tile)
     block.add(f"const int block = line{f' % {blocks}' if total.batch else ''};")
     declare_point(block, total.batch, f"(int)(line / {blocks})")
@@ -314,13 +318,14 @@ def _sum(block: Block, total: Sum, tile: Tile, image: str, weights: str) -> None
     size = tile.unroll * step_texels  # of the weights of one column and split
     block.add("barrier(CLK_LOCAL_MEM_FENCE);")
     staged = tile.columns * tile.splits * size
+    item, group = of(Axis("item", tile.items)), of(Axis("group", 1 << 20))
     for start in range(0, staged, tile.items):
-        more = f" + {start}" if start else ""
-        guard = f"if (item{more} < {staged}) " if start + tile.items > staged else ""
-        row = (f"(get_group_id(1) * {tile.columns} + (item{more}) / {size} % {tile.columns}) "
-               f"* {tile.splits} + (item{more}) / {size * tile.columns}")
-        block.add(f"{guard}weights[item{more}] = READ({weights}, "
-                  f"step * {step_texels} + (item{more}) % {size}, {row});")
+        at = item + start
+        guard = f"if ({index_text(at)} < {staged}) " if start + tile.items > staged else ""
+        row = ((group * tile.columns + at // size % tile.columns) * tile.splits
+               + at // (size * tile.columns))
+        block.add(f"{guard}weights[{index_text(at)}] = READ({weights}, "
+                  f"step * {step_texels} + {index_text(at % size)}, {index_text(row)});")
     block.add("barrier(CLK_LOCAL_MEM_FENCE);")
     block.add(f"__local const texel *w = weights + (split * {tile.columns} + column) * {size};")
     if taps > 1:

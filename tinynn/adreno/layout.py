@@ -2,7 +2,8 @@
 
 A pixel's channels lie side by side in a row of the image, then those of the next pixel. So whatever
 is read left or right of a row of pixels, or above or below the first and last row, is outside the
-image: the sampler returns the zeros that padding asks for.
+image: the sampler returns the zeros that padding asks for. Pixels that would lie a power of two of
+texels apart get one more between them, which nobody reads.
 """
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ TEXEL = 4  # channels
 MOST_TEXELS = 16384  # of a row, and rows of an image
 PITCH = 64  # texels: rows of an image in a buffer begin at multiples of this
 FEW = 15  # elements of a tensor that is not worth an image
+FAR = 16  # texels of a pixel from which on neighbours are in different lines of a cache
 
 Array = np.ndarray[Any, Any]
 
@@ -55,8 +57,15 @@ class Image:
         return self.shape[self.others[-1]] if self.others else 1
 
     @property
+    def step(self) -> int:
+        """Texels from a pixel to the next. Odd instead of a large power of two: a wave reads the
+        same channel of many pixels, and a cache keeps what is such a power apart in few places."""
+        far = self.pixels > 1 and self.depth >= FAR and self.depth.bit_count() == 1
+        return self.depth + 1 if far else self.depth
+
+    @property
     def width(self) -> int:
-        return self.pixels * self.depth
+        return self.pixels * self.step
 
     @property
     def height(self) -> int:
@@ -82,6 +91,10 @@ class Image:
         """Pixel of the row in which an element lies."""
         return index[self.others[-1]] if self.others else constant(0)
 
+    def texel(self, index: Sequence[Expr]) -> Expr:
+        """Texel of the row in which an element lies."""
+        return self.pixel(index) * self.step + index[self.channel] // TEXEL
+
     def tensor(self, tensor: Tensor, channel_type: DType) -> Tensor:
         """The tensor as its image lies in memory; a weight's values in that order, padded by 0."""
         shape = (self.height, self.pitch, TEXEL)
@@ -91,7 +104,7 @@ class Image:
     def arrange(self, values: Array) -> Array:
         """Values of the tensor as (height, pitch, 4)."""
         rows = np.moveaxis(values, self.channel, -1).reshape(self.height, self.pixels, -1)
-        missing = self.depth * TEXEL - rows.shape[-1]
+        missing = self.step * TEXEL - rows.shape[-1]
         rows = np.pad(rows, ((0, 0), (0, 0), (0, missing))).reshape(self.height, -1, TEXEL)
         return np.pad(rows, ((0, 0), (0, self.pitch - self.width), (0, 0)))
 

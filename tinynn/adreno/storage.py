@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from tinynn.adreno.layout import PITCH, TEXEL, Image, plan_images
-from tinynn.adreno.values import Lane, TexelWriter, Textures
+from tinynn.adreno.values import Lane, TexelWriter, Textures, coordinates
 from tinynn.cost import product
 from tinynn.index import of, round_up
 from tinynn.ir import DType
 from tinynn.kernel import Kernel, Load, Tensor
 from tinynn.opencl.halves import steering
 from tinynn.opencl.launch import NAME, store
-from tinynn.opencl.values import STORAGE, Block, index_text
+from tinynn.opencl.values import STORAGE, Block
 from tinynn.pack import is_constant
 
 Array = np.ndarray[Any, Any]
@@ -120,8 +120,7 @@ class Arguments:
         value = writer.vector(kernel.value)
         writer.prepare(kernel.index)
         index = tuple(self.lane.split(e) for e in kernel.index)
-        x = image.pixel(index) * image.depth + index[image.channel] // TEXEL
-        block.add(f"WRITE(out, {index_text(x)}, {index_text(image.row(index))}, {value});")
+        block.add(f"WRITE(out, {coordinates(image, index)}, {value});")
 
 
 def image_times_constant(kernel: Kernel, storage: Storage) -> tuple[Load, Load] | None:

@@ -127,8 +127,7 @@ class Textures(Pointers):
 
 def coordinates(image: Image, index: Sequence[Expr]) -> str:
     """x and y of the texel that holds an element."""
-    x = image.pixel(index) * image.depth + index[image.channel] // TEXEL
-    return f"{index_text(x)}, {index_text(image.row(index))}"
+    return f"{index_text(image.texel(index))}, {index_text(image.row(index))}"
 
 
 class TexelWriter(Writer):

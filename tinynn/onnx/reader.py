@@ -57,13 +57,11 @@ Values = dict[str, Value | None]
 
 
 def import_model(model: str | os.PathLike[str] | bytes | ModelProto,
-                 shapes: Mapping[str, Sequence[int]] | None = None,
-                 state: Mapping[str, str] | None = None) -> Graph:
+                 shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
     """Read a model.
 
     model: path, bytes of a file, or a ModelProto.
     shapes: input name -> shape, or name of a dimension -> (length,), where the file leaves it open.
-    state: input name -> name of the output that is its value in the next run.
     Raises ModelError if the model is invalid, UnsupportedModel (with every unsupported node) if
     it uses what is not supported, MetadataError if its metadata is refused.
     """
@@ -73,7 +71,6 @@ def import_model(model: str | os.PathLike[str] | bytes | ModelProto,
         proto = onnx.inliner.inline_local_functions(proto)
     importer = _Importer(proto, folder)
     graph = importer.graph(name, shapes or {})
-    graph.state.update(state or {})
     graph.metadata.update(read_metadata(proto, graph))
     graph.metadata["source"] = {
         "format": "onnx",

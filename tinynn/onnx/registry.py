@@ -164,10 +164,9 @@ class Call:
         """Lower a graph attribute, which sees the values around this node; its outputs."""
         return self._lower_graph(self.subgraph(name), inputs)
 
-    def axis(self, rank: int, default: int | None = None, name: str = "axis",
-             inclusive: bool = False) -> int:
+    def axis(self, rank: int, default: int | None = None, inclusive: bool = False) -> int:
         """An axis attribute counted from the front; `inclusive` allows `rank` itself."""
-        return normal_axis(self.integer(name, default), rank, inclusive)
+        return normal_axis(self.integer("axis", default), rank, inclusive)
 
     def axes(self, source: Node | None, rank: int) -> list[int] | None:
         """Axes given as an input (newer opsets) or as an attribute (older ones); None if absent."""

@@ -1,8 +1,10 @@
-"""Time of this side of a run: how long it takes to enqueue a list of nearly empty kernels.
+"""Time of this side of a run: how long it takes to enqueue a list of kernels.
 
     TINYNN_OPENCL=Portable python -m tinynn.opencl.host_time [KERNELS]
 
-The device's work is not waited for within the measured time, but between two of them.
+The device's work is not waited for within the measured time, but between two of them. Kernels work
+for some microseconds, as those of models do: a driver for CPUs would finish empty ones while they
+are enqueued, and its threads would be measured, which want the same locks and cores.
 """
 from __future__ import annotations
 
@@ -20,7 +22,14 @@ from tinynn.runtime.opencl_launch import (
     sequencer,
 )
 
-_SOURCE = "__kernel void one(__global float *x) { if (get_global_id(0) == 0) x[0] += 1; }"
+_SOURCE = """\
+__kernel void one(__global float *x) {
+    float value = x[get_global_id(0)];
+    for (int i = 0; i < 300; ++i) value = value * 0.5f + 1.0f;
+    x[get_global_id(0)] = value;
+}
+"""
+_ITEMS = 64
 _RUNS = 200
 
 
@@ -42,12 +51,12 @@ def main(count: int = 120) -> None:
     context = cl.Context([device])
     queue = cl.CommandQueue(context)
     program = build_program(context, device, _SOURCE)
-    memory = cl.Buffer(context, cl.mem_flags.READ_WRITE, 64)
+    memory = cl.Buffer(context, cl.mem_flags.READ_WRITE, 4 * _ITEMS)
     launches = []
     for _ in range(count):
         kernel = cl.Kernel(program, "one")
         kernel.set_args(memory)
-        launches.append(Launch(kernel, (64, 1, 1), (64, 1, 1), (memory,)))
+        launches.append(Launch(kernel, (_ITEMS, 1, 1), (_ITEMS, 1, 1), (memory,)))
     ways: list[Sequencer] = [PythonLoop(queue, launches)]
     if launcher_path().exists():
         ways.append(NativeLoop(queue, launches, launcher_path()))

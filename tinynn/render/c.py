@@ -37,6 +37,8 @@ from tinynn.render.lines import rounded
 from tinynn.rows import Rows
 from tinynn.schedule import Lanes, Loops, Schedule
 
+UNIT = 8  # functions that are compiled together: each call of the compiler takes 60 ms by itself
+
 
 def render_kernel(plan: Schedule) -> Function:
     """The C function of a scheduled kernel."""
@@ -51,8 +53,9 @@ def render_kernel(plan: Schedule) -> Function:
     return _lanes(plan) if isinstance(plan, Lanes) else _loops(plan)
 
 
-def render_program(functions: Sequence[Function]) -> tuple[str, list[str]]:
-    """The whole C text, and the symbol of each function. Equal functions are written once."""
+def render_program(functions: Sequence[Function]) -> tuple[list[str], list[str]]:
+    """The C text in pieces (helpers, functions, driver), and the symbol of each function. Equal
+    functions are written once."""
     symbols: dict[str, str] = {}
     texts: list[str] = []
     for function in functions:
@@ -60,8 +63,15 @@ def render_program(functions: Sequence[Function]) -> tuple[str, list[str]]:
             name = f"k{len(symbols):03d}_{function.label}"
             symbols[function.text] = name
             texts.append(f"{function.comment}\n{function.text.replace(NAME, name)}\n")
-    text = "\n".join([preamble(), *texts, driver(EXPORT)])
-    return text, [symbols[f.text] for f in functions]
+    return [preamble(), *texts, driver(EXPORT)], [symbols[f.text] for f in functions]
+
+
+def compile_units(pieces: Sequence[str]) -> list[str]:
+    """The pieces of a program as sources that compile alone: a change of one function changes one.
+    """
+    helpers, *texts = pieces
+    return ["\n".join([helpers, *texts[start:start + UNIT]])
+            for start in range(0, len(texts), UNIT)]
 
 
 def _loops(plan: Loops) -> Function:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import subprocess
-import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tinynn.machine import Machine
@@ -23,38 +23,71 @@ class ToolchainError(RuntimeError):
 # -ffp-contract: Zig's clang fuses a * b + c where it stands in one expression and keeps every
 # rounding otherwise ("on"); gcc has only "fast", and needs it to fuse at all.
 _FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fwrapv",
-          "-fno-strict-aliasing", "-fvisibility=hidden", "-fPIC", "-shared", "-nostdlib", "-s",
-          "-w", "-Wl,--build-id=none")
+          "-fno-strict-aliasing", "-fvisibility=hidden", "-fPIC", "-w")
+_LINK_FLAGS = ("-shared", "-nostdlib", "-s", "-Wl,--build-id=none")
 
 
 def build(source: str, machine: Machine, compiler: str | None = None) -> tuple[bytes, str]:
-    """Compile to a shared object that needs no library at link time.
+    """Compile to a shared object that needs no library at link time: its bytes, and the version
+    text of the compiler. Arguments and errors: `compile_object`."""
+    code = link([compile_object(source, machine, compiler)], machine, compiler)
+    return code, version(compiler)
+
+
+def compile_object(source: str, machine: Machine, compiler: str | None = None) -> bytes:
+    """Compile one source to an object file.
 
     compiler: path or name of a gcc or clang; by default $TINYNN_CC, else Zig.
-    Returns the bytes of the object and the version text of the compiler.
     Raises ToolchainError.
     """
-    chosen = compiler or os.environ.get("TINYNN_CC") or "zig"
     with tempfile.TemporaryDirectory(prefix="tinynn-") as folder:
         (Path(folder) / "program.c").write_text(source)
-        if chosen == "zig":
-            version = "zig " + _run([*_zig(), "version"], folder)
-            command = [*_zig(), "cc", *machine.zig_flags, "-ffp-contract=on"]
-        else:
-            version = _run([chosen, "--version"], folder).splitlines()[0]
-            command = [chosen, *machine.gcc_flags, "-ffp-contract=fast"]
+        command = [*_command(machine, compiler), *_FLAGS, "-c", "-o", "program.o", "program.c"]
         try:
-            _run([*command, *_FLAGS, "-o", "program.so", "program.c"], folder)
+            _run(command, folder)
         except ToolchainError as error:
             raise ToolchainError(f"{error} The source is kept in {_keep(source)}.") from error
-        return (Path(folder) / "program.so").read_bytes(), version.strip()
+        return (Path(folder) / "program.o").read_bytes()
+
+
+def link(objects: Sequence[bytes], machine: Machine, compiler: str | None = None) -> bytes:
+    """Join object files, in this order, to a shared object. Raises ToolchainError."""
+    with tempfile.TemporaryDirectory(prefix="tinynn-") as folder:
+        names = [f"{number}.o" for number in range(len(objects))]
+        for name, content in zip(names, objects, strict=True):
+            (Path(folder) / name).write_bytes(content)
+        _run([*_command(machine, compiler), *_LINK_FLAGS, "-o", "program.so", *names], folder)
+        return (Path(folder) / "program.so").read_bytes()
+
+
+def version(compiler: str | None = None) -> str:
+    """The version text of the compiler. Raises ToolchainError."""
+    chosen = chosen_compiler(compiler)
+    with tempfile.TemporaryDirectory(prefix="tinynn-") as folder:
+        if chosen == "zig":
+            return "zig " + _run([*_zig(), "version"], folder).strip()
+        return _run([chosen, "--version"], folder).splitlines()[0].strip()
+
+
+def chosen_compiler(compiler: str | None) -> str:
+    """The compiler asked for, that of the environment, or "zig"."""
+    return compiler or os.environ.get("TINYNN_CC") or "zig"
+
+
+def _command(machine: Machine, compiler: str | None) -> list[str]:
+    chosen = chosen_compiler(compiler)
+    if chosen == "zig":
+        return [*_zig(), "cc", *machine.zig_flags, "-ffp-contract=on"]
+    return [chosen, *machine.gcc_flags, "-ffp-contract=fast"]
 
 
 def _zig() -> list[str]:
-    if importlib.util.find_spec("ziglang") is None:
+    """The program itself: a start of Python for every source would take as long as compiling it."""
+    package = importlib.util.find_spec("ziglang")
+    if package is None or package.origin is None:
         raise ToolchainError("compiling needs a C compiler: run pip install 'tinydrive[compile]', "
                              "or name one in TINYNN_CC")
-    return [sys.executable, "-m", "ziglang"]
+    return [str(Path(package.origin).with_name("zig"))]
 
 
 def _run(command: list[str], folder: str) -> str:
@@ -62,7 +95,6 @@ def _run(command: list[str], folder: str) -> str:
     environment = os.environ | {
         "HOME": folder, "ZIG_GLOBAL_CACHE_DIR": folder, "ZIG_LOCAL_CACHE_DIR": folder,
         "LC_ALL": "C", "SOURCE_DATE_EPOCH": "0"}
-    environment.pop("PYTHONSAFEPATH", None)
     try:
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True,
                               errors="replace", check=False)

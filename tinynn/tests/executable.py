@@ -120,7 +120,7 @@ int main(void) {
 
 def code_of(graph: Graph, target: str) -> TargetCode:
     """The program of a graph with its C text; no shared object is built."""
-    with mock.patch.object(compiler, "build", return_value=(b"", "none")):
+    with mock.patch.object(compiler, "build_units", return_value=(b"", "none")):
         return compiler.generate(graph, target)
 
 

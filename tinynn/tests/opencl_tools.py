@@ -1,6 +1,8 @@
 """Runs compiled OpenCL programs step by step, without artifact and runtime, for tests."""
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tinynn.index import round_up
 from tinynn.ir import DType
 from tinynn.program import Buffer, TargetCode
 
@@ -33,6 +36,26 @@ def find_device(name: str) -> Any:
     return device
 
 
+def fenced(nbytes: int) -> np.ndarray[Any, Any]:
+    """Memory before a page that nobody may touch. It begins at a multiple of 16 bytes."""
+    size, page = round_up(nbytes, 16), mmap.PAGESIZE
+    end = round_up(size, page)
+    area = mmap.mmap(-1, end + page)
+    fence = ctypes.addressof(ctypes.c_char.from_buffer(area)) + end
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(fence), ctypes.c_size_t(page), 0) == 0
+    return np.frombuffer(area, np.uint8)[end - size:end]
+
+
+def make_buffer(context: Any, device: Any, nbytes: int) -> Any:
+    """A buffer; on PoCL, whose kernels run in this process, it is fenced."""
+    import pyopencl as cl
+
+    if "Portable" not in device.platform.name:
+        return cl.Buffer(context, cl.mem_flags.READ_WRITE, nbytes)
+    flags = cl.mem_flags.READ_WRITE | cl.mem_flags.USE_HOST_PTR
+    return cl.Buffer(context, flags, hostbuf=fenced(nbytes))
+
+
 def run_program(code: TargetCode, inputs: Mapping[str, np.ndarray[Any, Any]],
                 device: Any, options: str = "") -> Arrays:
     """Outputs of a program whose buffers are all plain; every buffer is memory of its own size."""
@@ -51,7 +74,7 @@ def run_program(code: TargetCode, inputs: Mapping[str, np.ndarray[Any, Any]],
         size = max(4, buffer.nbytes)
         known = memory.get(space(buffer))
         if known is None or known.size < size:
-            memory[space(buffer)] = cl.Buffer(context, cl.mem_flags.READ_WRITE, size)
+            memory[space(buffer)] = make_buffer(context, device, size)
         if buffer.kind in ("input", "state"):
             array = np.ascontiguousarray(inputs[buffer.name])
             if array.nbytes:

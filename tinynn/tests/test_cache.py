@@ -30,17 +30,25 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Stand in for the compiler; collects what it is asked for."""
     calls: list[Any] = []
 
-    def build(source: str, machine: Machine, compiler: str | None = None) -> tuple[bytes, str]:
+    def compile_object(source: str, machine: Machine, compiler: str | None = None) -> bytes:
         calls.append((source, machine.name, compiler))
-        return CODE + str(len(calls)).encode(), "compiler 1.0"
+        return CODE + str(len(calls)).encode()
 
-    monkeypatch.setattr(toolchain, "build", build)
+    monkeypatch.setattr(toolchain, "compile_object", compile_object)
+    monkeypatch.setattr(toolchain, "link", lambda objects, *_: b"+".join(objects))
+    monkeypatch.setattr(toolchain, "version", lambda compiler: "compiler 1.0")
     monkeypatch.delenv("TINYNN_CC", raising=False)
     return calls
 
 
-def entries(home: Path) -> list[Path]:
-    return sorted((home / "objects").iterdir())
+def entries(home: Path, kind: str = "objects") -> list[Path]:
+    return sorted((home / kind).iterdir())
+
+
+def drop_programs(home: Path) -> None:
+    """So that what is kept of single sources is looked at."""
+    for path in entries(home, "programs"):
+        path.unlink()
 
 
 def test_the_second_time_comes_from_the_cache(home: Path, built: list[Any]) -> None:
@@ -85,16 +93,39 @@ def test_the_compiler_of_the_environment_is_in_the_key(
                                     lambda data: data[:-1] + b"x", lambda data: b"x" + data[1:]])
 def test_a_damaged_entry_is_made_again(home: Path, built: list[Any], damage: Any) -> None:
     cache.build("source", V3)
-    (entry,) = entries(home)
-    entry.write_bytes(damage(entry.read_bytes()))
+    for kind in ("objects", "programs"):
+        (entry,) = entries(home, kind)
+        entry.write_bytes(damage(entry.read_bytes()))
     assert cache.build("source", V3) == (CODE + b"2", "compiler 1.0")
     assert cache.build("source", V3) == (CODE + b"2", "compiler 1.0")
     assert len(built) == 2
 
 
+def test_a_damaged_program_is_linked_again_from_whole_objects(home: Path, built: list[Any]) -> None:
+    first = cache.build_units(["a", "b"], V3)
+    (entry,) = entries(home, "programs")
+    entry.write_bytes(entry.read_bytes()[:-1])
+    assert cache.build_units(["a", "b"], V3) == first
+    assert len(built) == 2
+
+
+def test_only_the_source_that_changed_is_compiled(home: Path, built: list[Any]) -> None:
+    cache.build_units(["a", "b", "c"], V3)
+    cache.build_units(["a", "changed", "c"], V3)
+    assert sorted(source for source, *_ in built[:3]) == ["a", "b", "c"]
+    assert [source for source, *_ in built[3:]] == ["changed"]
+
+
+def test_objects_are_linked_in_the_order_of_their_sources(home: Path, built: list[Any]) -> None:
+    cache.build("b", V3)
+    cache.build("a", V3)
+    assert cache.build_units(["a", "b"], V3)[0] == CODE + b"2+" + CODE + b"1"
+
+
 def test_a_folder_that_others_may_write_to_is_not_used(home: Path, built: list[Any]) -> None:
     cache.build("source", V3)
-    (home / "objects").chmod(0o777)
+    for kind in ("objects", "programs"):
+        (home / kind).chmod(0o777)
     assert cache.build("source", V3)[0] == CODE + b"2"
 
 
@@ -127,6 +158,7 @@ def test_entries_not_used_for_longest_go_first(home: Path, built: list[Any],
     (second,) = set(entries(home)) - {first}
     os.utime(first, ns=(1, 1))
     os.utime(second, ns=(2, 2))
+    drop_programs(home)
     cache.build("a", V3)  # used, so that b is the oldest
     monkeypatch.setattr(cache, "MAX_NBYTES", 2 * nbytes)
     cache.build("c", V3)
@@ -170,9 +202,14 @@ def test_the_place_of_the_cache() -> None:
     assert cache.cache_folder({"HOME": "/h"}) == Path("/h/.cache/tinydrive")
 
 
-def test_the_real_compiler_gives_the_same_object_either_way(home: Path) -> None:
-    source = '__attribute__((visibility("default"))) int answer(void) { return 42; }\n'
-    plain = toolchain.build(source, V2)
-    assert cache.build(source, V2) == plain
-    assert cache.build(source, V2) == plain
-    assert len(entries(home)) == 1
+def test_the_real_compiler_gives_the_same_program_either_way(
+        home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = '__attribute__((visibility("default"))) int answer_{0}(void) {{ return {0}; }}\n'
+    sources = [text.format(number) for number in (41, 42, 43)]
+    cache.build(sources[1], V2)
+    some_kept = cache.build_units(sources, V2)
+    all_kept = cache.build_units(sources, V2)
+    monkeypatch.setenv("TINYDRIVE_CACHE", "")
+    assert cache.build_units(sources, V2) == some_kept == all_kept
+    assert cache.build(sources[0], V2) == toolchain.build(sources[0], V2)
+    assert len(entries(home)) == 3

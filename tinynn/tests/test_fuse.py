@@ -178,3 +178,13 @@ def test_notes_name_the_operations() -> None:
     x = _input(3, 4)
     (kernel,) = _fused(ir.exp2(ir.reduce(ir.mul(x, x), "sum", (1,))), x=x).kernels
     assert kernel.note == "MUL REDUCE:sum EXP2 -> f32[3]"
+
+
+def test_what_is_repeated_in_a_product_that_is_stored_is_computed_once() -> None:
+    rows = ir.input_("rows", DType.F32, (64, 1))
+    x = ir.input_("x", DType.F32, (64, 1024))
+    product = ir.mul(ir.expand(ir.sin(ir.exp2(rows)), (64, 1024)), x)
+    for outputs in ({"out": product}, {"out": product, "sum": ir.reduce(product, "sum", (1,))}):
+        kernels = fuse(Graph("test", {"rows": rows, "x": x}, outputs)).kernels
+        assert len(kernels) == 1 + len(outputs)
+        assert [a.size for a in merge_axes(kernels[0]).axes] == [64]

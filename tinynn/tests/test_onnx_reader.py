@@ -248,13 +248,6 @@ def test_open_shapes_need_to_be_given() -> None:
         import_model(proto, {"x": (4, 3), "z": (1,)})
 
 
-def test_state_is_checked() -> None:
-    proto = chain(node("Relu", "x", "y"))
-    assert import_model(proto, state={"x": "y"}).state == {"x": "y"}
-    with pytest.raises(ModelError, match="state 'x' -> 'z': there is no such output"):
-        import_model(proto, state={"x": "z"})
-
-
 def test_initialisers_listed_as_inputs_are_not_inputs() -> None:
     proto = initialised(numpy_helper.from_array(np.ones(3, np.float32), "w"))
     proto.graph.input.append(helper.make_tensor_value_info("w", 1, [3]))

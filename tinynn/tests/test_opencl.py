@@ -5,6 +5,7 @@ import json
 import logging
 import mmap
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -79,6 +80,27 @@ def test_every_family_is_right_in_half_arithmetic() -> None:
          "tinynn.tests.opencl_families", "rusticl", "f16"],
         capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_read_beyond_a_buffer_is_a_fault_on_pocl() -> None:
+    # All tests on PoCL rely on it to notice such reads in whole models.
+    find_device("Portable")
+    script = ("import numpy as np\n"
+              "import pyopencl as cl\n"
+              "from tinynn.tests.opencl_tools import find_device, make_buffer\n"
+              "device = find_device('Portable')\n"
+              "context = cl.Context([device])\n"
+              "source = '__kernel void one(__global int *x, int at) { x[0] = x[at]; }'\n"
+              "kernel = cl.Program(context, source).build().one\n"
+              "queue = cl.CommandQueue(context)\n"
+              "for at in (15, 16):\n"
+              "    print(at, flush=True)\n"
+              "    one = make_buffer(context, device, 64)\n"
+              "    kernel(queue, (1,), None, one, np.int32(at))\n"
+              "    queue.finish()\n")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
+                          check=False)
+    assert (done.returncode, done.stdout) == (-signal.SIGSEGV, "15\n16\n"), done.stderr
 
 
 def test_halves_are_added_in_bounded_parts() -> None:

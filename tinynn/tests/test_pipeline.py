@@ -88,7 +88,7 @@ def test_compiling_again_does_not_run_the_c_compiler(
     def refuse(*_: Any) -> None:
         raise AssertionError("the C compiler was run")
 
-    monkeypatch.setattr(toolchain, "build", refuse)
+    monkeypatch.setattr(toolchain, "compile_object", refuse)
     assert tinynn.compile(model()).to_bytes() == first.to_bytes()
     with pytest.raises(AssertionError):
         tinynn.compile(model(), "cpu:aarch64")

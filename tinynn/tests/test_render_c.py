@@ -10,7 +10,7 @@ from tinynn import interp, ir
 from tinynn.compiler import generate, plan
 from tinynn.ir import DType, Graph, Node, Op
 from tinynn.machine import MACHINES
-from tinynn.render.c import render_program
+from tinynn.render.c import compile_units, render_program
 from tinynn.tests.direct import Arrays, Direct, assert_close, joined, run
 
 BINARY = (ir.add, ir.mul, ir.div, ir.maximum, ir.less, ir.equal)
@@ -227,3 +227,13 @@ def test_products_that_leave_the_range_of_their_type_on_the_way() -> None:
                                                   "columns": ir.reduce(x, "mul", (0,))}))
         feeds.append({"x": np.stack([row, row[::-1], np.roll(row, 3)])})
     _check(graphs, feeds, lambda dtype: 1e-6 if dtype is DType.F32 else 1e-2)
+
+
+def test_a_change_of_one_function_changes_one_unit() -> None:
+    pieces = ["helpers", *(f"function {i}" for i in range(20)), "driver"]
+    units = compile_units(pieces)
+    assert all(unit.startswith("helpers\n") for unit in units)
+    assert [line for unit in units for line in unit.splitlines()[1:]] == pieces[1:]
+    pieces[11] = "changed"
+    changed = [old != new for old, new in zip(units, compile_units(pieces), strict=True)]
+    assert sum(changed) == 1

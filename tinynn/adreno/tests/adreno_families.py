@@ -95,6 +95,8 @@ def families() -> Iterator[tuple[str, Graph]]:
     yield "windows", image(lambda x: _conv(_conv(x, 12, 1), 12, 7, 12), 1, 3, 11, 21)
     yield "windows, stride 2, two channels from one", image(
         lambda x: _conv(_biased(_conv(_conv(x, 12, 1), 24, 3, 12, 2)), 8, 1), 1, 3, 11, 19)
+    yield "pixels an odd number of texels apart", image(
+        lambda x: _conv(_conv(_conv(x, 64, 1), 64, 3, 64), 72, 3), 1, 3, 5, 7)
     yield "a row of channels left and right", image(
         lambda x: ir.concat([_conv(x, 8, 1), _conv(x, 12, 3)], 1), 1, 4, 6, 7)
     yield "maxima of windows", image(lambda x: _maxima(_conv(x, 8, 1)), 1, 4, 6, 7)

@@ -129,14 +129,18 @@ def test_half_of_the_time_and_the_texels_of_tinygrad(
     assert predicted == pytest.approx(total["total_ms"], rel=0.3)
 
 
-def test_image_holds_every_element_where_the_coordinates_say() -> None:
-    values = np.arange(2 * 6 * 3 * 5, dtype=np.float32).reshape(2, 6, 3, 5)
+@pytest.mark.parametrize(("channels", "step", "pitch"), [
+    (6, 2, 64), (60, 15, 128), (64, 17, 128), (80, 20, 128), (512, 129, 704)])
+def test_image_holds_every_element_where_the_coordinates_say(
+        channels: int, step: int, pitch: int) -> None:
+    values = np.arange(2 * channels * 3 * 5, dtype=np.float32).reshape(2, channels, 3, 5)
     image = Image(values.shape, 1)
     texels = image.arrange(values)
-    assert texels.shape == (image.height, image.pitch, 4) == (6, 64, 4)
+    assert image.step == step
+    assert texels.shape == (image.height, image.pitch, 4) == (6, pitch, 4)
     for index in np.ndindex(values.shape):
         place = tuple(constant(i) for i in index)
-        x = image.pixel(place).const * image.depth + index[1] // 4
+        x = image.texel(place).const
         assert texels[image.row(place).const, x, index[1] % 4] == values[index]
     assert np.count_nonzero(texels) == values.size - 1
 
