@@ -1,13 +1,15 @@
 """Camera frames between processes: pictures in shared memory, announced on the bus.
 
 A `FrameServer` writes pictures into a ring of buffers and announces each one; a `FrameClient` hears
-the announcement and copies the picture. A client that is late gets the newest frame and the number
-of those it missed, and never a picture that was overwritten while it was copied.
+the announcement and copies the picture, or reads it where it lies. A client that is late gets the
+newest frame and the number of those it missed, and can always tell a picture that was overwritten
+while it was read.
 """
 
 import os
 import secrets
 import time
+from functools import partial
 
 from messaging.announcement import Announcement
 from messaging.bus import Bus
@@ -162,11 +164,15 @@ class FrameClient(Closing):
                 time.sleep(_LOOK_AGAIN_S)
         return True
 
-    def receive(self, timeout_ms: float = 100, newest: bool = True) -> Frame | None:
+    def receive(
+        self, timeout_ms: float = 100, newest: bool = True, in_place: bool = False
+    ) -> Frame | None:
         """The next frame; None if none comes within `timeout_ms`.
 
         newest: skip all but the newest one. Otherwise frames come in order, as long as the server
             still holds them.
+        in_place: do not copy the picture. Whoever reads it must ask `Frame.intact` afterwards, and
+            forget what was read if it is not.
         Raises FrameError if the shared memory is none we can read.
         """
         deadline = time.monotonic() + timeout_ms / 1000
@@ -176,7 +182,7 @@ class FrameClient(Closing):
                 return None
             while newest and (later := self._hear(0.0)) is not None:
                 heard = later
-            frame = self._fetch(heard)
+            frame = self._fetch(heard, in_place)
             if frame is not None:
                 return frame
 
@@ -218,19 +224,14 @@ class FrameClient(Closing):
         self._ring = ring
         return True
 
-    def _fetch(self, announced: Announcement) -> Frame | None:
+    def _fetch(self, announced: Announcement, in_place: bool) -> Frame | None:
         """The frame, None if it is no longer there."""
         if not self._follow(announced.server):
             return None
         ring = self._connected_ring()
-        data = ring.read(announced.count)
-        if data is None:
-            return None
         lost = announced.count - (self._expected or 0)
-        self.lost += lost
-        self._expected = announced.count + 1
-        return Frame(
-            data=data,
+        there = Frame(
+            data=ring.view(announced.count),
             geometry=ring.description.geometry,
             stream=self.stream,
             frame_id=announced.frame_id,
@@ -239,4 +240,11 @@ class FrameClient(Closing):
             valid=announced.valid,
             barrier=announced.barrier,
             lost=lost,
+            still_there=partial(ring.holds, announced.count),
         )
+        frame = there if in_place else there.copied()
+        if frame is None or not frame.intact():
+            return None
+        self.lost += lost
+        self._expected = announced.count + 1
+        return frame

@@ -5,7 +5,8 @@ each 2 x 2 pixels side by side, U first.
 """
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -128,6 +129,7 @@ class Frame:
     barrier: service -> logMonoTime (ns) of the newest message sent before this frame, in
         lock-step; else None.
     lost: frames that this reader missed since the one it received before.
+    still_there: for a picture that was taken where it lies, whether it still lies there.
     """
 
     data: U8
@@ -139,6 +141,16 @@ class Frame:
     valid: bool = True
     barrier: dict[str, int] | None = None
     lost: int = 0
+    still_there: Callable[[], bool] | None = None
+
+    def intact(self) -> bool:
+        """Whether what was read of `data` so far was this picture: nothing has overwritten it."""
+        return self.still_there is None or self.still_there()
+
+    def copied(self) -> Self | None:
+        """The frame with `data` of its own; None if it was overwritten before that was done."""
+        copy = replace(self, data=self.data.copy(), still_there=None)
+        return copy if self.intact() else None
 
     @property
     def luma(self) -> U8:

@@ -2,8 +2,8 @@
 
 Layout: a header that says everything a reader needs, one sequence counter per slot, the slots.
 Frame number n (counted from 0) lies in slot n % slots. The slot's counter is odd while the frame
-is written (2n + 1) and even when it is whole (2n + 2): a reader that finds 2n + 2 before and after
-it has copied the slot has copied frame n and nothing else.
+is written (2n + 1) and even when it is whole (2n + 2): a reader that was told of frame n and finds
+2n + 2 after it has read the slot has read frame n and nothing else.
 
 The file gets its name only when it is complete, by renaming: a reader sees a whole ring or none.
 """
@@ -198,19 +198,20 @@ class FrameRing:
         fence()
         self.counters[slot] = 2 * count + 2
 
-    def read(self, count: int) -> U8 | None:
-        """A copy of frame `count`, (used_nbytes,); None if it is gone, or goes meanwhile."""
-        slot = count % self.description.slots
-        whole = 2 * count + 2
-        if self.counters[slot] != whole:
-            return None
+    def holds(self, count: int) -> bool:
+        """Whether frame `count` is whole in its slot now."""
+        fence()  # what was read before this question was read before the answer
+        whole = bool(self.counters[count % self.description.slots] == 2 * count + 2)
         fence()
-        picture = self._copy(slot)
-        fence()
-        return picture if self.counters[slot] == whole else None
+        return whole
 
-    def _copy(self, slot: int) -> U8:
-        return self._slots[slot, : self.description.geometry.used_nbytes].copy()
+    def view(self, count: int) -> U8:
+        """Where frame `count` lies, (used_nbytes,), if the ring holds it.
+
+        What was read there was that frame, or part of it, if the ring `holds` it afterwards.
+        """
+        used = self.description.geometry.used_nbytes
+        return self._slots[count % self.description.slots, :used]
 
     def unlink(self) -> None:
         """Remove the file, unless another server has put its own there."""

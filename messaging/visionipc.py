@@ -12,8 +12,10 @@ a 64-bit C compiler does it:
     announcement  u64 server, u64 index, u32 frame id, u64 start, u64 end (ns), u8 valid
 
 What is in parentheses means nothing in another process. Behind the `length` bytes of a buffer lies
-one more word, the id of the frame in it: a reader that finds another id after it has copied the
-buffer was too late.
+one more word, the id of the frame in it: a reader that finds another id after it has read the
+buffer was too late. A camera may write into a buffer for a while before the mark changes; so what
+was read counts only within a quarter of a second from when the frame was the newest, too: a server
+of eight buffers or more at 20 Hz begins no sooner to use one again.
 
 A server of the older kind ends when a request does not have four bytes, so a client asks in that
 form first, and in the other only where that form is not understood at all.
@@ -29,6 +31,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +59,7 @@ _MAX_BUFFERS = 128
 _REPLY_BYTES = 64 * 1024
 _TIMEOUT_S = 1.0  # of a request: the answer is there at once or not at all
 _LOOK_AGAIN_S = 0.1  # between two requests while there is no such stream
+_SAFE_S = 0.25  # for reading a picture, see above
 
 
 def endpoint(stream: Stream, name: str = CAMERAD) -> str:
@@ -72,6 +76,12 @@ class _Buffer:
         memory = mmap.mmap(descriptor, nbytes + _MARK_BYTES, access=access)
         self.data = np.frombuffer(memory, np.uint8, count=nbytes)
         self.mark = np.frombuffer(memory, np.uint64, count=1, offset=nbytes)
+
+    def holds(self, frame_id: int, until: float) -> bool:
+        """Whether what was read so far was this frame. until: monotonic clock, s; see above."""
+        fence()
+        # a server that leaves the mark at zero sets none: then time alone tells
+        return self.mark[0] in (frame_id, 0) and time.monotonic() < until
 
 
 class VisionIpcServer(Closing):
@@ -297,16 +307,19 @@ class VisionIpcClient(Closing):
             time.sleep(max(0.0, min(self._look_again, deadline) - now))
         return True
 
-    def receive(self, timeout_ms: float = 100, newest: bool = True) -> Frame | None:
+    def receive(
+        self, timeout_ms: float = 100, newest: bool = True, in_place: bool = False
+    ) -> Frame | None:
         """The next frame; None if none comes within `timeout_ms`.
 
-        newest: skip all but the newest one.
+        newest: skip all but the newest one. in_place: as FrameClient.receive has it.
         """
         deadline = time.monotonic() + timeout_ms / 1000
         while (heard := self._hear(deadline)) is not None:
+            until = time.monotonic() + _SAFE_S  # before the question whether there is a later one
             while newest and (later := self._hear(0.0)) is not None:
                 heard = later
-            frame = self._fetch(heard)
+            frame = self._fetch(heard, until, in_place)
             if frame is not None:
                 return frame
         return None
@@ -327,26 +340,25 @@ class VisionIpcClient(Closing):
             elif time.monotonic() >= deadline:  # otherwise it was only a new writer in the ring
                 return None
 
-    def _fetch(self, heard: _Announced) -> Frame | None:
+    def _fetch(self, heard: _Announced, until: float, in_place: bool) -> Frame | None:
         """The frame, None if it is no longer there."""
         if heard.server != self._server and not self._fetch_buffers():
             return None
         if heard.server != self._server or heard.index >= len(self._buffers):
             return None  # of a server that has gone since
         buffer = self._buffers[heard.index]
-        fence()
-        data = buffer.data[: self.geometry.used_nbytes].copy()
-        fence()
-        # a server that leaves the mark at zero sets none; then nothing is known
-        if buffer.mark[0] not in (heard.frame_id, 0):
-            return None
         lost = 0 if self._expected is None else max(0, heard.frame_id - self._expected)
+        there = Frame(
+            buffer.data[: self.geometry.used_nbytes], self.geometry, self.stream, heard.frame_id,
+            heard.timestamp_sof, heard.timestamp_eof, heard.valid, lost=lost,
+            still_there=partial(buffer.holds, heard.frame_id, until),
+        )  # fmt: skip
+        frame = there if in_place else there.copied()
+        if frame is None or not frame.intact():
+            return None
         self.lost += lost
         self._expected = heard.frame_id + 1
-        return Frame(
-            data, self.geometry, self.stream, heard.frame_id, heard.timestamp_sof,
-            heard.timestamp_eof, heard.valid, lost=lost,
-        )  # fmt: skip
+        return frame
 
     def _fetch_buffers(self) -> bool:
         """Have the server hand over its buffers; False if there is none or it lacks the stream.

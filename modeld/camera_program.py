@@ -13,7 +13,7 @@ import numpy as np
 
 from modeld.contract import ContractError, Runner, read_slices
 from modeld.model_state import ModelOutputs
-from modeld.pairing import Frame
+from modeld.pairing import Frame, check_intact
 from modeld.parser import parse
 from modeld.warp import chroma_matrix
 
@@ -68,7 +68,8 @@ class CameraProgram:
         the others of `ModelInputs`; what the program does not have is ignored. Its history moves on
         only if all of its next state is finite.
 
-        Raises ContractError for a frame that is larger than the program has room for.
+        Raises ContractError for a frame that is larger than the program has room for,
+        OverwrittenError for one that did not last until it was copied.
         """
         given: dict[str, np.ndarray] = dict(vectors)
         for name, frame, warp in zip(CAMERAS, frames, warps, strict=True):
@@ -76,6 +77,7 @@ class CameraProgram:
                 given[f"{name}_geometry"] = self._copy(name, frame)
                 given[f"{name}_frame"] = self._frames[name]
                 given[f"{name}_warp"] = np.stack([warp, chroma_matrix(warp, self.sampling)])
+        check_intact(*frames)
         inputs = {name: given[name].reshape(spec.shape)
                   for name, spec in self._runner.inputs.items()}
         flat = self._runner(inputs)["outputs"].astype(np.float32, copy=False).reshape(-1)

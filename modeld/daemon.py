@@ -15,11 +15,12 @@ from messaging import Bus, Frame, PubMaster, Stream, SubMaster, enumerant, new_m
 from modeld import cameras, status
 from modeld.cameras import Intrinsics
 from modeld.desire_helper import Driver
+from modeld.pairing import OverwrittenError
 from modeld.params import CarDelays, read_delays, sound_delay
 from modeld.planner import CarInputs, Messages, Planner, Views
 from modeld.status import StatusFile
 from modeld.streams import Cameras, Eye
-from modeld.watch import Counters
+from modeld.watch import OVERWRITTEN, Counters
 
 log = logging.getLogger("modeld")
 
@@ -77,7 +78,7 @@ class Daemon:
             handled += self.step()
 
     def step(self) -> bool:
-        """Handle one frame; False if none came in time."""
+        """Handle one frame; False if none came in time, or it was overwritten too early."""
         pair = self._cameras.receive()
         main_eye = self._cameras.main
         if pair is None or main_eye is None:
@@ -88,8 +89,13 @@ class Daemon:
         car = read_car(self._sm, CAMERA_STATE[main_eye.stream], self._options.car)
         views = self._views(main_eye, self._cameras.extra, *pair)
         # In lock-step time has no meaning: whatever follows from it must stay out of messages.
-        messages = self.planner.step(
-            *pair, views, car, time.perf_counter, realtime=not self._options.lockstep)
+        try:
+            messages = self.planner.step(
+                *pair, views, car, time.perf_counter, realtime=not self._options.lockstep)
+        except OverwrittenError as error:
+            self.counters.note(OVERWRITTEN, str(error))
+            self._tell(status.RUNNING)
+            return False
         self._publish(messages)
         self._valid = messages.valid
         self._tell(status.RUNNING)

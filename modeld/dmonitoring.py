@@ -14,9 +14,10 @@ from modeld.cameras import Intrinsics
 from modeld.contract import Runner
 from modeld.daemon import BARRIER_TIMEOUT_S, Options, calibration, wait_for_listeners
 from modeld.driver_state import Monitor
+from modeld.pairing import OverwrittenError
 from modeld.status import StatusFile
 from modeld.streams import Eye
-from modeld.watch import Counters
+from modeld.watch import OVERWRITTEN, Counters
 
 log = logging.getLogger("modeld")
 
@@ -54,7 +55,7 @@ class DriverDaemon:
             handled += self.step()
 
     def step(self) -> bool:
-        """Handle one frame; False if none came in time."""
+        """Handle one frame; False if none came in time, or it was overwritten too early."""
         frame = self._eye.receive() if self._eye.present(0.1) else None
         if frame is None:
             self._sm.update(0)  # sockets come back to restarted publishers only while in use
@@ -62,9 +63,14 @@ class DriverDaemon:
             return False
         self._receive_calibration(frame)
         rpy = calibration(self._sm["extrinsicsCalibration"])
-        fields, self._valid = self.monitor.step(
-            frame, self._intrinsics(frame), rpy, time.perf_counter,
-            realtime=not self._options.lockstep)
+        try:
+            fields, self._valid = self.monitor.step(
+                frame, self._intrinsics(frame), rpy, time.perf_counter,
+                realtime=not self._options.lockstep)
+        except OverwrittenError as error:
+            self.counters.note(OVERWRITTEN, str(error))
+            self._tell(status.RUNNING)
+            return False
         event = new_message(OUTPUT, valid=self._valid)
         event.driverStateV2.from_dict(fields)
         self._pm.send(OUTPUT, event)

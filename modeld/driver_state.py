@@ -17,7 +17,7 @@ from modeld import cameras, watch
 from modeld.cameras import Intrinsics
 from modeld.contract import DTYPES, ContractError, Runner, read_slices
 from modeld.fill import Fields
-from modeld.pairing import Frame
+from modeld.pairing import Frame, check_intact
 from modeld.parser import safe_exp, sigmoid
 from modeld.warp import NO_WARP, FilledWarp, filled_warp, warp_matrix
 
@@ -134,12 +134,12 @@ def driver_state(vector: np.ndarray, contract: Contract) -> Fields:
 
 
 @lru_cache(maxsize=4)
-def _warp(camera: Intrinsics | None, height: int, width: int) -> FilledWarp:
+def _warp(camera: Intrinsics | None, height: int, width: int, stride: int) -> FilledWarp:
     """The cabin camera sits beside the driver at any angle: no rotation is taken out."""
     matrix = NO_WARP
     if camera is not None:
         matrix = warp_matrix((0.0, 0.0, 0.0), camera, cameras.DRIVER_MODEL)
-    return filled_warp(matrix, (height, width), VIEW, FILL)
+    return filled_warp(matrix, (height, width), VIEW, FILL, stride)
 
 
 class Monitor:
@@ -167,10 +167,13 @@ class Monitor:
         camera: intrinsics, None if unknown. rpy: calibration of the device in radians; None before
         the first, the model then gets zeros. clock (s) measures execution times only. realtime:
         frames come by the clock, so that a model that is too slow makes the message not valid.
+        Raises OverwrittenError as Planner.step does.
         """
-        sound = self._check(frame, camera)
+        seen = watch.look_at(frame)
         start = clock()
-        picture = _warp(camera, *frame.luma.shape).sample(frame.luma)
+        luma = frame.luma
+        picture = _warp(camera, *luma.shape, luma.strides[0]).sample(luma)
+        check_intact(frame)
         arrays = {"input_img": picture, "calib": np.array(rpy or (0, 0, 0), np.float32)}
         inputs = {name: arrays[name].reshape(spec.shape).astype(DTYPES[spec.dtype], copy=False)
                   for name, spec in self.runner.inputs.items()}
@@ -179,6 +182,7 @@ class Monitor:
         finite = bool(np.isfinite(vector).all())
         told = driver_state(vector, self.contract) if finite else {}
         end = clock()
+        sound = self._check(frame, seen, camera)
         if not finite:
             self.counters.note(watch.NOT_FINITE, (
                 f"The model put out numbers that are not finite in frame {frame.frame_id}; such "
@@ -192,11 +196,11 @@ class Monitor:
             "rawPredictions": vector.tobytes() if self._send_raw else b"", **told}
         return fields, sound and finite and not (slow and realtime)
 
-    def _check(self, frame: Frame, camera: Intrinsics | None) -> bool:
+    def _check(self, frame: Frame, seen: watch.Seen, camera: Intrinsics | None) -> bool:
         """Whether frame and camera are as they should be; what is wrong is counted."""
         self.counters.arrived(frame.frame_id, self.last_frame_id)
         self.last_frame_id = frame.frame_id
-        faults = self._camera.update(frame)
+        faults = self._camera.update(seen)
         if camera is None:
             height, width = frame.luma.shape
             faults.append((watch.NOT_CALIBRATED, (

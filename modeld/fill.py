@@ -18,6 +18,8 @@ from modeld.desire_helper import LaneChange
 Fields = dict[str, Any]
 _AXES = ("x", "y", "z")
 _EMPTY = np.zeros(0, np.float32)
+_T, _X, _LEAD_T, _META_T = (
+    grid.tolist() for grid in (c.T_IDXS, c.X_IDXS, c.LEAD_T_IDXS, c.META_T_IDXS))
 # Values (33,) over T_IDXS -> coefficients of the least-squares polynomial, lowest order first.
 _PATH_FIT = np.linalg.pinv(
     np.vander(c.T_IDXS.astype(np.float64), c.POLY_PATH_DEGREE + 1, increasing=True))
@@ -137,18 +139,16 @@ def _action(action: Action) -> Fields:
 
 def _series(values: np.ndarray, stds: np.ndarray | None = None) -> Fields:
     """values (33, 3) over T_IDXS."""
-    fields = {"t": c.T_IDXS.tolist()}
-    for i, axis in enumerate(_AXES):
-        fields[axis] = values[:, i].tolist()
-        if stds is not None:
-            fields[f"{axis}Std"] = stds[:, i].tolist()
+    fields = {"t": _T, **dict(zip(_AXES, values.T.tolist(), strict=True))}
+    if stds is not None:
+        fields |= zip([f"{axis}Std" for axis in _AXES], stds.T.tolist(), strict=True)
     return fields
 
 
 def _lines(lines: np.ndarray | None) -> list[Fields]:
     """lines (N, 33, 2) of y, z over X_IDXS; t stays empty, as it has been since March 2025."""
-    return [{"x": c.X_IDXS.tolist(), "y": line[:, 0].tolist(), "z": line[:, 1].tolist()}
-            for line in (() if lines is None else lines)]
+    planes = [] if lines is None else lines.transpose(0, 2, 1).tolist()
+    return [{"x": _X, "y": y, "z": z} for y, z in planes]
 
 
 def _line_stds(stds: np.ndarray | None) -> list[float]:
@@ -163,8 +163,7 @@ def _leads(parsed: Mapping[str, np.ndarray]) -> list[Fields]:
                 strict=True)
     fields = []
     for lead, stds, probability, offset in leads:
-        entry: Fields = {"prob": float(probability), "probTime": offset,
-                         "t": c.LEAD_T_IDXS.tolist()}
+        entry: Fields = {"prob": float(probability), "probTime": offset, "t": _LEAD_T}
         for i, quantity in enumerate(("x", "y", "v", "a")):
             entry[quantity] = lead[:, i].tolist()
             entry[f"{quantity}Std"] = stds[:, i].tolist()
@@ -183,7 +182,7 @@ def _meta(parsed: Mapping[str, np.ndarray]) -> Fields:
     layout = c.META_LAYOUTS[meta.size]
     fields["engagedProb"] = float(meta[layout.engaged])
     fields["disengagePredictions"] = {
-        "t": c.META_T_IDXS.tolist(),
+        "t": _META_T,
         "brakeDisengageProbs": meta[list(layout.brake_disengage)].tolist(),
         "gasDisengageProbs": meta[list(layout.gas_disengage)].tolist(),
         "steerOverrideProbs": meta[list(layout.steer_override)].tolist(),

@@ -6,7 +6,8 @@ real artifact, and a listener. Beside them, on request, one busy process per cor
 beyond      From the main picture's last byte in shared memory to modelV2 in the listener's hands,
             less modelExecutionTime (warp, run, read-back, parse).
 lost        Ids that were shown and never answered; each must be among those the daemon counted as
-            dropped, and nothing else may be.
+            dropped, and nothing else may be. Crowded are those shown less than half a frame time
+            before the next: then the camera's process was held up, not the daemon.
 processor   Time the daemon used between the first and the last frame, of all its threads, less
             that between start and end of modelExecutionTime; as a share of one core.
 """
@@ -58,6 +59,10 @@ class Meter:
         self._first: tuple[float, float] | None = None
         self._model_cpu = 0.0
 
+    def begin(self) -> None:
+        """A frame begins; the one before may have been lost in the middle."""
+        self._started = None
+
     def __call__(self) -> float:
         now, cpu = time.perf_counter(), time.process_time()
         if self._started is None:
@@ -92,6 +97,7 @@ class MeteredPlanner(Planner):
         self, main: Frame, extra: Frame, views: Views, car: CarInputs,
         clock: Callable[[], float] = lambda: 0.0, realtime: bool = False,
     ) -> Messages:
+        self.meter.begin()
         return super().step(main, extra, views, car, self.meter, realtime)
 
 
@@ -111,6 +117,7 @@ class Result:
     shown: int
     answered: int
     lost: list[int]
+    crowded: int
     dropped: int
     late: np.ndarray
     model: np.ndarray
@@ -253,7 +260,9 @@ def evaluate(
     measured = np.array([((came - whole[frame_id]) / 1e6, took) for frame_id, came, took in heard
                          if frame_id >= WARM_UP]).reshape(-1, 2)
     last = max(ids, default=-1)  # frames behind the last answer were not lost to another
-    return Result(shown, len(ids), sorted(set(range(first, last + 1)) - ids), served.dropped,
+    lost = sorted(set(range(first, last + 1)) - ids)
+    crowded = sum(whole[frame_id + 1] - whole[frame_id] < 0.5e9 / RATE_HZ for frame_id in lost)
+    return Result(shown, len(ids), lost, crowded, served.dropped,
                   measured[:, 0] - measured[:, 1], measured[:, 1], served.share)
 
 
@@ -268,6 +277,8 @@ def describe(result: Result) -> str:
     rate = lost / max(1, lost + result.answered)
     account = "all counted by the daemon" if result.accounted else (
         f"NOT ACCOUNTED FOR: the daemon counted {result.dropped}")
+    if result.crowded:
+        account += f"; {result.crowded} crowded by the camera"
     return "\n".join([
         f"frames     {result.shown} shown, {result.answered} answered, {lost} lost ({rate:.1%}), "
         f"{account}",

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -13,7 +14,8 @@ SYNC_NS = 10_000_000  # cameras are meant to start within 2 ms; beyond this some
 class Frame(Protocol):
     """A camera frame as the frame transport delivers it. Times in ns, planes uint8.
 
-    valid: the camera vouches for it.
+    valid: the camera vouches for it. The planes may lie where the camera writes: what was read of
+    them counts only if the frame is `intact` afterwards.
     """
 
     @property
@@ -28,6 +30,36 @@ class Frame(Protocol):
     def timestamp_eof(self) -> int: ...
     @property
     def valid(self) -> bool: ...
+    def intact(self) -> bool: ...
+
+
+class OverwrittenError(Exception):
+    """The camera has written a new picture over one that was being read."""
+
+
+def check_intact(*frames: Frame) -> None:
+    """Raises OverwrittenError if what was read of a frame so far need not be its picture."""
+    for frame in frames:
+        if not frame.intact():
+            raise OverwrittenError(
+                f"Frame {frame.frame_id} was overwritten by the camera while it was being read; it "
+                "counts as lost. The daemon was held up for several frames.")
+
+
+@dataclass(frozen=True)
+class CameraFrame:
+    """A camera frame in memory of our own; the fields are those of `Frame`."""
+
+    luma: np.ndarray
+    chroma: np.ndarray
+    frame_id: int
+    timestamp_sof: int
+    timestamp_eof: int
+    valid: bool = True
+
+    def intact(self) -> bool:
+        """True: nobody else writes into it."""
+        return True
 
 
 AnyFrame = TypeVar("AnyFrame", bound=Frame)

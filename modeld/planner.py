@@ -13,7 +13,7 @@ from modeld.camera_program import CameraProgram
 from modeld.cameras import Intrinsics
 from modeld.derived import CollisionWatch, ConfidenceWatch, DropFilter, disengage_per_slice
 from modeld.model_state import DrivingModel, ModelInputs, ModelOutputs
-from modeld.pairing import Frame
+from modeld.pairing import Frame, check_intact
 from modeld.parser import Parsed, parse
 from modeld.warp import NO_WARP, prepare_warp, warp_matrix
 
@@ -88,20 +88,24 @@ class Planner:
 
         clock (s) measures the execution time only. realtime: frames come by the clock, so that a
         model that is too slow for them makes plans not valid.
+        Raises OverwrittenError if a picture did not last until it was read. Then all is as if the
+        pair had not come, and the next one counts it as lost.
         """
-        dropped = self.counters.arrived(main.frame_id, self.last_frame_id)
-        self.last_frame_id = main.frame_id
-        sound = self._cameras_sound(main, extra, car)
+        seen = watch.look_at(main), watch.look_at(extra)
         times = action_times(self._rules, car.lateral_delay, car.longitudinal_delay)
         start = clock()
-        calibrated, warps = self._warps(views, car)
-        outputs = self._run((main, extra), warps, self._vectors(car, times))
+        outputs = self._run((main, extra), _warps(views, car), self._vectors(car, times))
         parsed = parse(outputs.named) if outputs.finite else None
+        execution_time = clock() - start
+        dropped = self.counters.arrived(main.frame_id, self.last_frame_id)
+        self.last_frame_id = main.frame_id
+        calibrated = self._calibrated(views, car)
+        sound = self._cameras_sound((main, extra), seen, car)
         info = fill.FrameInfo(
             frame_id=main.frame_id, frame_id_extra=extra.frame_id,
             frame_age=max(0, (car.camera_frame_id or 0) - main.frame_id),
             drop_percent=self._drops.update(dropped), timestamp_eof=main.timestamp_eof,
-            execution_time=clock() - start)
+            execution_time=execution_time)
         punctual = self._punctual(info, realtime)
         if parsed is None:
             self.counters.note(watch.NOT_FINITE, (
@@ -112,11 +116,14 @@ class Planner:
         raw = outputs.raw.tobytes() if self._send_raw else b""
         return self._messages(parsed, info, car, times, raw, valid, valid and dropped == 0)
 
-    def _cameras_sound(self, main: Frame, extra: Frame, car: CarInputs) -> bool:
+    def _cameras_sound(
+        self, frames: tuple[Frame, Frame], seen: tuple[watch.Seen, watch.Seen], car: CarInputs,
+    ) -> bool:
         """Whether the cameras work as they should and call their frames valid themselves."""
-        faults = self._main_camera.update(main, car.standing)
+        main, extra = frames
+        faults = self._main_camera.update(seen[0], car.standing)
         if extra is not main:
-            faults += self._extra_camera.update(extra, car.standing)
+            faults += self._extra_camera.update(seen[1], car.standing)
         if not (main.valid and extra.valid):
             faults.append((watch.CAMERA_FAULT, (
                 f"The camera marks frame {main.frame_id} as not valid; plans from such frames are "
@@ -138,25 +145,25 @@ class Planner:
             self.counters.note(watch.SLOW_MODEL, slow)
         return fresh and not (slow and realtime)
 
-    def _warps(self, views: Views, car: CarInputs) -> tuple[bool, list[np.ndarray]]:
-        """Whether soundly calibrated, and the warps of the main and the extra view."""
+    def _calibrated(self, views: Views, car: CarInputs) -> bool:
+        """Whether soundly calibrated."""
         if car.rpy is None or views.main is None or views.extra is None:
             missing = "extrinsicsCalibration" if car.rpy is None else "the camera's intrinsics"
             self.counters.note(watch.NOT_CALIBRATED, (
                 f"Waiting for {missing}; until then plans are published as not valid."), missing)
-            return False, [NO_WARP, NO_WARP]
+            return False
         outside = watch.outside_limits(car.rpy, car.device_type)
         if outside:
             self.counters.note(watch.CALIBRATION_LIMITS, outside)
-        return outside is None, [warp_matrix(car.rpy, views.main, cameras.MEDMODEL),
-                                 warp_matrix(car.rpy, views.extra, cameras.SBIGMODEL)]
+        return outside is None
 
     def _run(self, frames: tuple[Frame, Frame], warps: list[np.ndarray],
              vectors: dict[str, np.ndarray]) -> ModelOutputs:
-        """Frames through the model; a camera program warps them itself."""
+        """Frames through the model; a camera program warps them, and looks after them, itself."""
         if isinstance(self.model, CameraProgram):
             return self.model.run(frames, warps, vectors)
         main, extra = (self._pack(frame, warp) for frame, warp in zip(frames, warps, strict=True))
+        check_intact(*frames)
         return self.model.run(ModelInputs(main, extra, **vectors))
 
     def _pack(self, frame: Frame, warp: np.ndarray) -> np.ndarray:
@@ -198,6 +205,14 @@ class Planner:
         return fill.Judgement(
             self._action, self._confidence.update(frame_id, slices),
             self._collision.update(meta[layout.hard_brake_3[0]], meta[layout.hard_brake_5[0]]))
+
+
+def _warps(views: Views, car: CarInputs) -> list[np.ndarray]:
+    """The warps of the main and the extra view, (3, 3) float32 each."""
+    if car.rpy is None or views.main is None or views.extra is None:
+        return [NO_WARP, NO_WARP]
+    return [warp_matrix(car.rpy, views.main, cameras.MEDMODEL),
+            warp_matrix(car.rpy, views.extra, cameras.SBIGMODEL)]
 
 
 def lane_change_chance(parsed: Parsed) -> float:

@@ -42,7 +42,7 @@ class Eye:
 
     def receive(self, timeout_ms: float = RECEIVE_MS) -> Frame | None:
         """The next frame, None if it does not come in time."""
-        frame = self.client.receive(timeout_ms, newest=self._newest)
+        frame = self.client.receive(timeout_ms, newest=self._newest, in_place=True)
         self._misses = 0 if frame else self._misses + 1
         return frame
 

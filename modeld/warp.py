@@ -165,6 +165,14 @@ def luma_phases(luma: np.ndarray) -> np.ndarray:
     return np.stack([luma[..., row::2, column::2] for column in (0, 1) for row in (0, 1)], axis=-3)
 
 
+def unpacked(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A packed picture (6, h, w) as luma (2 h, 2 w) and chroma (h, w, 2), U first."""
+    luma = np.empty((2 * packed.shape[1], 2 * packed.shape[2]), np.uint8)
+    for phase in range(4):
+        luma[phase % 2 :: 2, phase // 2 :: 2] = packed[phase]
+    return luma, np.ascontiguousarray(packed[4:].transpose(1, 2, 0))
+
+
 @dataclass(frozen=True)
 class Warp:
     """A warp made ready for frames of one size; `pack` then costs a table look-up.
@@ -230,24 +238,32 @@ def prepare_warp(
 class FilledWarp:
     """A nearest warp of one plane that gives pixels outside the source a constant.
 
-    taps: of all pixels. outside: flat positions, in the output, of those beyond the source.
+    taps: of all pixels, for rows `stride` bytes apart. outside: flat positions, in the output, of
+    those beyond the source.
     """
 
     taps: Taps
     outside: np.ndarray
     fill: int
+    stride: int
 
     def sample(self, plane: np.ndarray) -> np.ndarray:
         """plane (H, W) uint8 -> (h, w) uint8."""
-        picture = self.taps.sample(plane.reshape(-1))
+        picture = self.taps.sample(_flat(plane, self.stride))
         picture.reshape(-1)[self.outside] = self.fill
         return picture
 
 
 def filled_warp(
     matrix: np.ndarray, source: tuple[int, int], output: tuple[int, int], fill: int,
+    stride: int | None = None,
 ) -> FilledWarp:
-    """The warp by `matrix` (3, 3) from a source (H, W) to an output (h, w)."""
+    """The warp by `matrix` (3, 3) from a source (H, W) to an output (h, w).
+
+    stride: as `prepare_warp` has it.
+    """
     column, row = _nearest(matrix, output)
     inside = (column >= 0) & (column < source[1]) & (row >= 0) & (row < source[0])
-    return FilledWarp(nearest_taps(matrix, source, output), np.flatnonzero(~inside), fill)
+    stride = stride or source[1]
+    taps = nearest_taps(matrix, source, output).spaced(source[1], stride)
+    return FilledWarp(taps, np.flatnonzero(~inside), fill, stride)

@@ -28,9 +28,9 @@ _EVERY_ROW = 32  # of which a picture is recognised
 NOT_FINITE, NOT_CALIBRATED, CALIBRATION_LIMITS = (
     "not finite", "not calibrated", "calibration out of limits")
 STALE, CAMERA_FAULT, STUCK_CAMERA = "stale", "camera fault", "stuck camera"
-CLOCK_JUMP, SLOW_MODEL = "clock jump", "slow model"
+CLOCK_JUMP, SLOW_MODEL, OVERWRITTEN = "clock jump", "slow model", "overwritten"
 KINDS = (NOT_FINITE, NOT_CALIBRATED, CALIBRATION_LIMITS, STALE, CAMERA_FAULT, STUCK_CAMERA,
-         CLOCK_JUMP, SLOW_MODEL)
+         CLOCK_JUMP, SLOW_MODEL, OVERWRITTEN)
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Counters:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
     """What is remembered of a frame: id, times in ns, checksum of its picture."""
 
     frame_id: int
@@ -79,22 +79,26 @@ class _Seen:
     picture: int
 
 
+def look_at(frame: Frame) -> Seen:
+    """All that a CameraWatch wants to know of a frame."""
+    return Seen(frame.frame_id, frame.timestamp_sof, frame.timestamp_eof, checksum(frame.luma))
+
+
 class CameraWatch:
     """One camera: does its picture change, do its frames count on, does its clock run?"""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._last: _Seen | None = None
+        self._last: Seen | None = None
         self._same_id = 1  # frames in a row with this id, this picture
         self._same_picture = 1
 
-    def update(self, frame: Frame, standing: bool = False) -> list[tuple[str, str]]:
+    def update(self, now: Seen, standing: bool = False) -> list[tuple[str, str]]:
         """The faults of the next frame: pairs of kind and sentence.
 
         standing: the car says that it stands. Rendered pictures, which have no noise, may then
         stay the same for ever; those of a sensor never do.
         """
-        now = _Seen(frame.frame_id, frame.timestamp_sof, frame.timestamp_eof, checksum(frame.luma))
         last, self._last = self._last, now
         faults = []
         jump = clock_jump(last, now)
@@ -122,7 +126,7 @@ def checksum(luma: np.ndarray) -> int:
     return zlib.crc32(luma[::_EVERY_ROW].tobytes())
 
 
-def clock_jump(last: _Seen | None, now: _Seen) -> str | None:
+def clock_jump(last: Seen | None, now: Seen) -> str | None:
     """What the times of a frame did that times cannot do, in words; None if they are sound.
 
     Times must not go back from frame to frame, nor run ahead of what the frame ids say by more than

@@ -22,7 +22,9 @@ from modeld.action import RULES, Action, action_times, next_action
 from modeld.cameras import MEDMODEL, SBIGMODEL
 from modeld.constants import DT_MDL
 from modeld.desire_helper import Driver
+from modeld.pairing import CameraFrame
 from modeld.planner import CarInputs, Planner, Views
+from modeld.warp import unpacked
 from selfdrive_tests.inputs import LATERAL_DELAY_S
 
 LONGITUDINAL_DELAY_S = 0.15
@@ -174,18 +176,6 @@ class PerfectDriver:
         return self._action
 
 
-@dataclass(frozen=True)
-class CameraFrame:
-    """A picture as `modeld.planner` takes it; times in ns, planes uint8."""
-
-    luma: np.ndarray
-    chroma: np.ndarray
-    frame_id: int
-    timestamp_sof: int
-    timestamp_eof: int
-    valid: bool = True
-
-
 class ModelDriver:
     """A model in this process, by the planner that modeld runs: the same actions as over the bus.
 
@@ -212,14 +202,6 @@ class ModelDriver:
         curvature, acceleration = (float(np.float32(said[name])) for name in
                                    ("desiredCurvature", "desiredAcceleration"))
         return Action(curvature, acceleration, said["shouldStop"])
-
-
-def unpacked(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A packed picture (6, h, w) as luma (2 h, 2 w) and chroma (h, w, 2), U first."""
-    luma = np.empty((2 * packed.shape[1], 2 * packed.shape[2]), np.uint8)
-    for phase in range(4):
-        luma[phase % 2 :: 2, phase // 2 :: 2] = packed[phase]
-    return luma, np.ascontiguousarray(packed[4:].transpose(1, 2, 0))
 
 
 @dataclass

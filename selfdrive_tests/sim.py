@@ -25,7 +25,8 @@ from drivesim.episode import EgoState, Episode, Frame
 from drivesim.grids import T_IDXS, X_IDXS
 from messaging import Bus
 from modeld.action import Action
-from selfdrive_tests.closed_loop import Moment, Outcome, drive_by, unpacked
+from modeld.warp import unpacked
+from selfdrive_tests.closed_loop import Moment, Outcome, drive_by
 from selfdrive_tests.drives import (
     RATE_HZ,
     VIEWS,

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from messaging import (
     new_message,
     tcp_port,
 )
+from messaging.message import MAX_MESSAGE_BYTES
 
 
 def test_default_namespace_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +110,54 @@ def test_messages_over_tcp(bus: Bus) -> None:
         publisher.send("testJoystick", message)
         assert subscriber.wait_for({"testJoystick": message.logMonoTime}, 30)
         assert list(subscriber["testJoystick"].axes) == [0.5]
+
+
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48)  # of ZeroMQ, 64 bytes
+
+
+@pytest.mark.parametrize(("said", "comes_back"), [
+    (b"HTTP/1.1 400 Bad Request\r\n\r\n", True), (b"SSH-2.0-OpenSSH_9.2\r\n", True), (b"", True),
+    (GREETING + b"\x00\x05junk!", False)])
+def test_somebody_else_at_the_port_of_a_publisher(bus: Bus, said: bytes, comes_back: bool) -> None:
+    tcp = Bus(bus.namespace, host="127.0.0.1")
+    with (
+        socket.create_server(("127.0.0.1", tcp_port("testJoystick"))) as stranger,
+        SubMaster(["testJoystick"], bus=tcp) as subscriber,
+    ):
+        stranger.settimeout(30)
+        connection, _ = stranger.accept()
+        with connection:
+            connection.settimeout(30)
+            connection.sendall(said)
+            if not comes_back:  # it goes as soon as it has understood
+                while connection.recv(100):
+                    pass
+        stranger.close()
+        with PubMaster(["testJoystick"], tcp) as publisher:
+            assert finds(subscriber, publisher, 30 if comes_back else 0.5) == comes_back
+
+
+def finds(subscriber: SubMaster, publisher: PubMaster, timeout_s: float) -> bool:
+    """Whether a subscriber that looks for messages comes to a publisher."""
+    deadline = time.monotonic() + timeout_s
+    while not publisher.wait_for_subscribers(timeout=0):
+        if time.monotonic() > deadline:
+            return False
+        subscriber.update(10)
+    return True
+
+
+def test_a_subscriber_over_tcp_gives_a_publisher_of_huge_messages_up(bus: Bus) -> None:
+    tcp = Bus(bus.namespace, host="127.0.0.1")
+    with SubMaster(["testJoystick"], bus=tcp) as subscriber:
+        with PubMaster(["testJoystick"], tcp) as publisher:
+            assert finds(subscriber, publisher, 30)
+            publisher.send("testJoystick", bytes(MAX_MESSAGE_BYTES + 1))
+            deadline = time.monotonic() + 30
+            while publisher.wait_for_subscribers(timeout=0.01):
+                assert time.monotonic() < deadline
+        with PubMaster(["testJoystick"], tcp) as publisher:
+            assert not finds(subscriber, publisher, 0.5)
 
 
 def test_second_publisher_is_refused(bus: Bus) -> None:

@@ -216,30 +216,46 @@ def test_a_picture_that_is_being_written_is_not_read(pair: Pair) -> None:
     assert pair.client.receive(0) is None
     counters[1] = 2 * 4 + 2
     assert pair.client._ring is not None
-    assert pair.client._ring.read(4) is not None
-    assert pair.client._ring.read(1) is None
+    assert pair.client._ring.holds(4)
+    assert not pair.client._ring.holds(1)
 
 
 def test_a_picture_overwritten_while_it_is_copied_is_thrown_away(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy = FrameRing._copy
+    copied = Frame.copied
     interruptions = [lambda: pair.publish(3), lambda: None]
 
-    def interrupted(ring: FrameRing, slot: int) -> U8:
-        half = copy(ring, slot)[:100]
+    def interrupted(frame: Frame) -> Frame | None:
         interruptions.pop(0)()
-        return np.concatenate([half, copy(ring, slot)[100:]])
+        return copied(frame)
 
     pair.publish(0)
-    monkeypatch.setattr(FrameRing, "_copy", interrupted)
-    # frame 3 takes the slot of frame 0 in the middle of the copy; the reader goes on to frame 3
+    monkeypatch.setattr(Frame, "copied", interrupted)
+    # frame 3 takes the slot of frame 0 before the copy is made; the reader goes on to frame 3
     pair.server._count = 3
     frame = pair.client.receive(0)
     assert interruptions == []
     assert frame is not None
     assert (frame.frame_id, frame.lost) == (3, 3)
     assert (frame.luma == 3).all()
+
+
+def test_a_picture_read_where_it_lies_tells_when_it_was_overwritten(pair: Pair) -> None:
+    pair.publish(0)
+    frame = pair.client.receive(0, in_place=True)
+    assert frame is not None and (frame.luma == 0).all() and frame.intact()
+    with pytest.raises(ValueError, match="read-only"):
+        frame.luma[0] = 1
+    pair.publish(1, 2)  # three buffers: the slot of frame 0 is the next one
+    assert frame.intact()
+    assert pair.client._ring is not None and pair.server._ring is not None
+    with pair.server._ring.writing(3) as buffer:
+        buffer[:10] = 3
+        assert (frame.luma[0, :10] == 3).all()  # nothing was copied
+        assert not frame.intact()
+    assert not frame.intact()
+    assert frame.copied() is None
 
 
 def test_malformed_announcements_are_counted(pair: Pair) -> None:
@@ -400,7 +416,7 @@ def test_files_that_are_no_ring(tmp_path: Path) -> None:
     assert ring is not None
     assert ring.description == description()
     assert FrameRing.open([path], server=6) is None
-    assert ring.read(0) is None  # nothing was written yet
+    assert not ring.holds(0)  # nothing was written yet
 
 
 def test_what_others_put_into_shared_memory_is_none_of_ours(
@@ -421,9 +437,8 @@ def test_ring_goes_where_there_is_room(tmp_path: Path) -> None:
         buffer[:] = 1
     reader = FrameRing.open(places)
     assert reader is not None
-    copied = reader.read(0)
-    assert copied is not None
-    assert (copied == 1).all()
+    assert reader.holds(0)
+    assert (reader.view(0) == 1).all()
     # a newer ring of the same name is not ours to remove
     FrameRing.create(places, description(server=6))
     ring.unlink()

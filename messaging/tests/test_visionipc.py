@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from messaging import (
     Stream,
     frame_receiver,
     frame_senders,
+    visionipc,
 )
 from messaging.msgq import MsgqPublisher, MsgqSubscriber
 from messaging.visionipc import (
@@ -230,6 +232,29 @@ def test_a_late_reader_gets_the_newest_and_counts(msgq: Bus) -> None:
         client.close()
 
 
+def test_a_picture_read_where_it_lies_tells_when_it_was_overwritten(
+    msgq: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visionipc, "_SAFE_S", SOON)  # machines may be busy
+    with VisionIpcServer(BOTH, msgq, buffers=3) as server:
+        client = connected(server, msgq, Stream.NARROW_ROAD)
+        server.publish(Stream.NARROW_ROAD, picture(0), 7, 1, 2)
+        frame = client.receive(1000 * SOON, in_place=True)
+        assert frame is not None and (frame.luma == 0).all() and frame.intact()
+        for frame_id in (8, 9):
+            server.publish(Stream.NARROW_ROAD, picture(1), frame_id, 1, 2)
+            assert frame.intact()
+        server.publish(Stream.NARROW_ROAD, picture(3), 10, 1, 2)
+        assert (frame.luma == 3).all()  # nothing was copied
+        assert not frame.intact()
+        newest = client.receive(1000 * SOON, in_place=True)
+        assert newest is not None and newest.intact()
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now + SOON)
+        assert not newest.intact()  # by now a camera may be writing, which marks only at the end
+        client.close()
+
+
 def test_a_killed_server_is_replaced(msgq: Bus) -> None:
     code = (
         "import sys, time, numpy as np\n"
@@ -294,7 +319,8 @@ def test_ten_thousand_random_announcements(msgq: Bus) -> None:
                 announced[:8] = server._server.to_bytes(8, "little")
             if rng.random() < 0.5:
                 announced[8:16] = rng.randrange(40).to_bytes(8, "little")
-            client._fetch(_Announced(*_ANNOUNCEMENT.unpack(announced)))
+            heard = _Announced(*_ANNOUNCEMENT.unpack(announced))
+            client._fetch(heard, time.monotonic() + SOON, in_place=False)
         server.publish(Stream.NARROW_ROAD, picture(3), 7, 1000, 2000)
         frame = client.receive(1000 * SOON)
         assert frame is not None and frame.frame_id == 7

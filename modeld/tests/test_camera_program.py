@@ -10,10 +10,12 @@ from modeld.__main__ import _arguments, driving_model
 from modeld.camera_program import KEY, CameraProgram, is_camera_program
 from modeld.contract import ContractError
 from modeld.model_state import DrivingModel
+from modeld.pairing import OverwrittenError
 from modeld.parser import ParseError
 from modeld.planner import Planner
 from modeld.tests import fakes
 from modeld.tests.test_layouts import CAR, VIEWS, picture
+from modeld.tests.test_planner import Fleeting
 
 ROOM = 320 * 200 * 3 // 2
 INPUTS: dict[str, fakes.Tensor] = {
@@ -47,6 +49,14 @@ def test_frames_warps_and_wishes_are_handed_over() -> None:
         np.testing.assert_array_equal(given[f"{name}_frame"][320 * 200:], frame.chroma.reshape(-1))
     assert not np.array_equal(given["main_warp"], given["extra_warp"])
     np.testing.assert_array_equal(given["traffic_convention"], [[1, 0]])
+
+
+def test_the_program_does_not_run_on_an_overwritten_frame() -> None:
+    runner = program()
+    with pytest.raises(OverwrittenError, match="Frame 3 "):
+        Planner(driving_model([runner])).step(
+            picture(3, 0), Fleeting(**vars(picture(3, 1))), VIEWS, CAR)
+    assert not runner.seen
 
 
 def test_which_artifacts_are_camera_programs() -> None:

@@ -26,7 +26,8 @@ from modeld.planner import Planner
 from modeld.source import CameraSource, Picture, SourceFrame
 from modeld.status import RUNNING, STOPPED, read_status, status_path
 from modeld.tests import fakes
-from modeld.warp import prepare_warp, warp_matrix
+from modeld.warp import Warp, prepare_warp, warp_matrix
+from modeld.watch import OVERWRITTEN
 
 SIZE = (320, 200)
 INTRINSICS = {Stream.NARROW_ROAD: (400.0, 160.0, 100.0), Stream.WIDE_ROAD: (100.0, 160.0, 100.0)}
@@ -156,6 +157,35 @@ def test_dropped_frames_are_counted(rig: Rig) -> None:
     assert out.valid["modelV2"]
     assert not out.valid["cameraOdometry"]
     assert rig.planner.counters.dropped == 2
+
+
+def test_a_picture_that_is_overwritten_while_it_is_warped(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:
+    rig.send("extrinsicsCalibration", rpyCalib=[0.0, 0.0, 0.0])
+    rig.step(0)
+    pack = Warp.pack
+    taken = frame(99, rig.streams).pictures[Stream.WIDE_ROAD]
+
+    def held_up(warp: Warp, luma: np.ndarray, chroma: np.ndarray) -> np.ndarray:
+        """In the middle of the picture the camera has come round to its buffer."""
+        monkeypatch.undo()
+        wide = rig.source.servers[Stream.WIDE_ROAD]
+        ring = wide._ring  # type: ignore[attr-defined]
+        with ring.writing(1 + ring.description.slots) as buffer:
+            wide.geometry.fill(buffer, taken.luma, taken.chroma)
+        return pack(warp, luma, chroma)
+
+    monkeypatch.setattr(Warp, "pack", held_up)
+    rig.source.publish(frame(1, rig.streams), rig.barrier)
+    assert not rig.daemon.step()
+    assert "Frame 1 was overwritten by the camera" in caplog.text
+    assert len(rig.runner.seen) == 1  # the model never saw it
+    out = rig.step(2)
+    assert out["modelV2"].frameId == 2 and out.valid["modelV2"]
+    assert not out.valid["cameraOdometry"]
+    assert (rig.planner.counters.frames, rig.planner.counters.dropped) == (2, 1)
+    assert rig.planner.counters.faults == {OVERWRITTEN: 1}
 
 
 def test_two_runs_are_equal(make_rig: MakeRig) -> None:

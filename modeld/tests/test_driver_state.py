@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,10 @@ import pytest
 from modeld import cameras, watch
 from modeld.contract import ContractError
 from modeld.driver_state import FILL, Monitor, describe, driver_state
+from modeld.pairing import CameraFrame, OverwrittenError
 from modeld.tests import fakes
 from modeld.tests.ort_runner import OnnxRunner
+from modeld.tests.test_planner import Fleeting
 from modeld.warp import filled_warp, warp_matrix
 
 INPUTS: dict[str, fakes.Tensor] = {
@@ -45,21 +47,14 @@ def runner(size: int = 551, vector: np.ndarray | None = None) -> fakes.FakeRunne
     return fakes.runner(INPUTS, size, slices(size), answer)
 
 
-@dataclass
-class Picture:
-    luma: np.ndarray
-    frame_id: int
-    timestamp_sof: int
-    timestamp_eof: int
-    chroma: np.ndarray
-    valid: bool = True
-
-
-def picture(frame_id: int = 0, size: tuple[int, int] = (1208, 1928), valid: bool = True) -> Picture:
+def picture(
+    frame_id: int = 0, size: tuple[int, int] = (1208, 1928), valid: bool = True
+) -> CameraFrame:
     rng = np.random.default_rng(frame_id)
     sof = 50_000_000 * frame_id
-    return Picture(rng.integers(0, 256, size, np.uint8), frame_id, sof, sof + 15_000_000,
-                   np.zeros((size[0] // 2, size[1] // 2, 2), np.uint8), valid)
+    chroma = np.zeros((size[0] // 2, size[1] // 2, 2), np.uint8)
+    return CameraFrame(rng.integers(0, 256, size, np.uint8), chroma, frame_id, sof,
+                       sof + 15_000_000, valid)
 
 
 def sigmoid(x: float) -> float:
@@ -161,8 +156,20 @@ def test_pixels_outside_on_every_side() -> None:
     shift = np.array([[1, 0, -2], [0, 1, -1], [0, 0, 1]], np.float32)
     expected = np.full((6, 8), 99, np.uint8)
     expected[1:4, 2:6] = source
-    made = filled_warp(shift, source.shape, expected.shape, 99).sample(source)
-    np.testing.assert_array_equal(made, expected)
+    gaps = np.zeros((3, 10), np.uint8)
+    gaps[:, :4] = source
+    for plane, stride in ((source, None), (gaps[:, :4], 10), (gaps[:, :4], None)):
+        made = filled_warp(shift, source.shape, expected.shape, 99, stride).sample(plane)
+        np.testing.assert_array_equal(made, expected)
+
+
+def test_an_overwritten_frame_is_as_if_it_had_not_come() -> None:
+    model = runner()
+    monitor = Monitor(model)
+    with pytest.raises(OverwrittenError, match="Frame 0 was overwritten by the camera"):
+        monitor.step(Fleeting(**vars(picture(0))), cameras.CABIN[1928].intrinsics, None)
+    assert not model.seen and monitor.last_frame_id is None
+    assert (monitor.counters.frames, monitor.counters.dropped) == (0, 0)
 
 
 def test_validity(caplog: pytest.LogCaptureFixture) -> None:
@@ -172,7 +179,7 @@ def test_validity(caplog: pytest.LogCaptureFixture) -> None:
     assert not monitor.step(picture(1), None, None)[1]
     assert not monitor.step(picture(2, valid=False), cabin, None)[1]
     frame = picture(3)
-    frame.timestamp_sof -= 10**9
+    frame = replace(frame, timestamp_sof=frame.timestamp_sof - 10**9)
     assert not monitor.step(frame, cabin, None)[1]
     assert monitor.step(picture(6), cabin, None)[1]
     assert monitor.counters.faults == {

@@ -15,6 +15,7 @@ from modeld.action import RULES
 from modeld.cameras import Intrinsics
 from modeld.desire_helper import Driver
 from modeld.model_state import DrivingModel
+from modeld.pairing import CameraFrame
 from modeld.planner import CarInputs, Messages, Planner, Views
 from modeld.tests.ort_runner import OnnxRunner
 
@@ -23,20 +24,10 @@ CAR = CarInputs(driver=Driver(v_ego=20.0), rpy=(0.0, 0.02, -0.01))
 FRAMES = 3
 
 
-@dataclass
-class Picture:
-    luma: np.ndarray
-    chroma: np.ndarray
-    frame_id: int
-    timestamp_sof: int
-    timestamp_eof: int
-    valid: bool = True
-
-
-def picture(frame_id: int, seed: int) -> Picture:
+def picture(frame_id: int, seed: int) -> CameraFrame:
     rng = np.random.default_rng(100 * seed + frame_id)
     sof = 50_000_000 * frame_id
-    return Picture(rng.integers(0, 256, (200, 320), np.uint8),
+    return CameraFrame(rng.integers(0, 256, (200, 320), np.uint8),
                    rng.integers(0, 256, (100, 160, 2), np.uint8), frame_id, sof, sof + 15_000_000)
 
 

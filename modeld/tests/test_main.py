@@ -140,6 +140,31 @@ def test_a_signal_ends_the_start(tmp_path: Path, number: signal.Signals) -> None
     assert daemon.returncode == 0
 
 
+IMPORTING = """
+import sys, time
+import modeld.entry
+class Slow:
+    def find_spec(self, name, *rest):
+        if name == sys.argv[1]:
+            print("importing", flush=True)
+            time.sleep(60)
+sys.meta_path.insert(0, Slow())
+sys.exit(getattr(modeld.entry, sys.argv[2])())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("module", "command"), [
+    ("modeld.__main__", "modeld"), ("modeld.dmonitoring", "dmonitoringmodeld")])
+def test_a_signal_ends_the_imports(number: signal.Signals, module: str, command: str) -> None:
+    daemon = subprocess.Popen([sys.executable, "-c", IMPORTING, module, command], text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert daemon.stdout is not None and daemon.stdout.readline() == "importing\n"
+    daemon.send_signal(number)
+    assert daemon.communicate(timeout=60) == ("", "")
+    assert daemon.returncode == 0
+
+
 def test_delays_from_a_params_directory(tmp_path: Path) -> None:
     assert _car_delays(None) == DEFAULT_DELAYS
     params = car.CarParams.new_message(steerActuatorDelay=0.25, longitudinalActuatorDelay=0.5)

@@ -22,7 +22,10 @@ def test_lost_frames_are_those_without_an_answer() -> None:
     assert (result.shown, result.answered) == (45, 31)
     ids = [frame_id for frame_id, _, _ in heard if frame_id >= WARM_UP]
     np.testing.assert_allclose(result.late, [10.0 + frame_id for frame_id in ids])
+    assert result.crowded == 0
     assert not evaluate(heard, Served(32, 3, 0.0), whole).accounted
+    whole[17] += 30_000_000  # 20 ms before frame 18
+    assert evaluate(heard, Served(32, 4, 0.0), whole).crowded == 1
 
 
 def test_nothing_heard() -> None:
@@ -33,8 +36,8 @@ def test_nothing_heard() -> None:
 
 def test_description() -> None:
     late = np.array([1.0] * 98 + [5.0, 9.0])
-    text = describe(Result(120, 100, [4, 8], 3, late, np.full(100, 30.0), 0.041))
-    assert "2 lost (2.0%), NOT ACCOUNTED FOR: the daemon counted 3" in text
+    text = describe(Result(120, 100, [4, 8], 1, 3, late, np.full(100, 30.0), 0.041))
+    assert "2 lost (2.0%), NOT ACCOUNTED FOR: the daemon counted 3; 1 crowded by the camera" in text
     assert "beyond     median    1.00 ms   p99    5.04 ms   worst    9.00 ms" in text
     assert "4.1% of a core" in text
 
@@ -54,6 +57,14 @@ def test_the_meter_makes_a_model_take_its_time_and_counts_only_what_is_beyond() 
         while time.process_time() - begin < 0.02:
             pass
     assert busy.share() > 0.2
+
+
+def test_a_frame_that_was_lost_in_the_middle_leaves_the_meter_in_step() -> None:
+    meter = Meter(0.02)
+    meter()  # it has a start and no end
+    meter.begin()
+    start = meter()
+    assert meter() - start >= 0.02
 
 
 def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

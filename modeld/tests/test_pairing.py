@@ -2,35 +2,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from modeld.pairing import Pairer, Receive
+from modeld.pairing import CameraFrame, Pairer, Receive
 
 MS = 1_000_000
+BLACK = np.zeros((2, 2), np.uint8), np.zeros((1, 1, 2), np.uint8)
 
 
-@dataclass
-class Taken:
-    frame_id: int
-    timestamp_sof: int
-    timestamp_eof: int = 0
-    valid: bool = True
-    luma: np.ndarray = field(default_factory=lambda: np.zeros((2, 2), np.uint8))
-    chroma: np.ndarray = field(default_factory=lambda: np.zeros((1, 1, 2), np.uint8))
+def camera(starts_ms: Iterable[int | None]) -> Receive[CameraFrame]:
+    frames = iter([None if ms is None else CameraFrame(*BLACK, i, ms * MS, ms * MS)
+                   for i, ms in enumerate(starts_ms)])
 
-
-def camera(starts_ms: Iterable[int | None]) -> Receive[Taken]:
-    frames = iter([None if ms is None else Taken(i, ms * MS) for i, ms in enumerate(starts_ms)])
-
-    def receive() -> Taken | None:
+    def receive() -> CameraFrame | None:
         return next(frames)
     return receive
 
 
 def pairs(
-    main: Receive[Taken], extra: Receive[Taken] | None, count: int,
+    main: Receive[CameraFrame], extra: Receive[CameraFrame] | None, count: int,
 ) -> list[tuple[int, int] | None]:
     pairer = Pairer()
     made = [pairer.next(main, extra) for _ in range(count)]

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from modeld import cameras, watch
 from modeld.desire_helper import Driver
 from modeld.model_state import DrivingModel
-from modeld.planner import CarInputs, Planner, Views
+from modeld.pairing import CameraFrame, OverwrittenError
+from modeld.planner import CarInputs, Messages, Planner, Views
 from modeld.tests import fakes
 from modeld.warp import prepare_warp, warp_matrix
 
@@ -20,21 +22,19 @@ VIEWS = Views(NARROW, WIDE)
 CAR = CarInputs(driver=Driver(v_ego=20.0), rpy=RPY, lateral_delay=0.2, longitudinal_delay=0.1)
 
 
-@dataclass
-class Picture:
-    luma: np.ndarray
-    chroma: np.ndarray
-    frame_id: int
-    timestamp_sof: int = 0
-    timestamp_eof: int = 0
-    valid: bool = True
-
-
-def picture(frame_id: int, seed: int = 0, valid: bool = True) -> Picture:
+def picture(frame_id: int, seed: int = 0, valid: bool = True) -> CameraFrame:
     rng = np.random.default_rng(100 * seed + frame_id)
-    return Picture(rng.integers(0, 256, (200, 320), np.uint8),
+    return CameraFrame(rng.integers(0, 256, (200, 320), np.uint8),
                    rng.integers(0, 256, (100, 160, 2), np.uint8), frame_id, 50_000_000 * frame_id,
                    50_000_000 * frame_id + 15_000_000, valid)
+
+
+@dataclass(frozen=True)
+class Fleeting(CameraFrame):
+    """A frame over which the camera writes while it is read."""
+
+    def intact(self) -> bool:
+        return False
 
 
 def planner(runner: fakes.FakeRunner | None = None) -> Planner:
@@ -50,6 +50,26 @@ def test_pictures_are_warped_by_the_calibration() -> None:
         warp = prepare_warp(warp_matrix(RPY, camera, model), 200, 320)
         expected = warp.pack(frame.luma, frame.chroma)
         np.testing.assert_array_equal(runner.seen[0][name][0, 6:], expected)
+
+
+@pytest.mark.parametrize("torn", ["main", "extra"])
+def test_an_overwritten_frame_is_as_if_it_had_not_come(torn: str) -> None:
+    def run(frame_ids: Iterable[int]) -> tuple[Planner, Messages]:
+        subject = planner()
+        for frame_id in frame_ids:
+            frames = {"main": picture(frame_id), "extra": picture(frame_id, seed=1)}
+            if frame_id == 2:
+                frames[torn] = Fleeting(**vars(frames[torn]))
+                with pytest.raises(OverwrittenError, match="Frame 2 was overwritten by the camera"):
+                    subject.step(frames["main"], frames["extra"], VIEWS, CAR)
+            else:
+                made = subject.step(frames["main"], frames["extra"], VIEWS, CAR)
+        return subject, made
+
+    (subject, made), (other, expected) = run([0, 1, 2, 3]), run([0, 1, 3])
+    assert made == expected and made.valid and not made.odometry_valid
+    assert subject.counters == other.counters
+    assert (subject.counters.frames, subject.counters.dropped) == (3, 1)
 
 
 def test_vectors() -> None:
@@ -203,8 +223,8 @@ def test_rendered_pictures_may_stay_the_same_while_the_car_stands() -> None:
 def test_clock_that_jumps() -> None:
     subject = planner()
     frames = [picture(i) for i in range(4)]
-    frames[2].timestamp_sof += 2_000_000_000
-    frames[2].timestamp_eof += 2_000_000_000
+    late = frames[2].timestamp_sof + 2_000_000_000
+    frames[2] = replace(frames[2], timestamp_sof=late, timestamp_eof=late + 15_000_000)
     made = [subject.step(frame, frame, VIEWS, CAR) for frame in frames]
     assert [m.valid for m in made] == [True, True, False, False]  # there, and back again
     assert subject.counters.faults == {watch.CLOCK_JUMP: 2}
@@ -213,8 +233,7 @@ def test_clock_that_jumps() -> None:
 
 def test_a_fault_of_both_cameras_is_one_frame() -> None:
     subject = planner()
-    main, extra = picture(0), picture(0, seed=1)
-    main.timestamp_eof = extra.timestamp_eof = -1
+    main, extra = (replace(picture(0, seed=i), timestamp_eof=-1) for i in (0, 1))
     assert not subject.step(main, extra, VIEWS, CAR).valid
     assert subject.counters.faults == {watch.CLOCK_JUMP: 1}
 

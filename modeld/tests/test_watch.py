@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from modeld.pairing import CameraFrame
 from modeld.watch import (
     CLOCK_JUMP,
     SLOW_WINDOW,
@@ -15,30 +16,28 @@ from modeld.watch import (
     CameraWatch,
     Counters,
     SpeedWatch,
+    look_at,
     outside_limits,
 )
 
 FRAME_NS = 50_000_000
 
 
-@dataclass
-class Picture:
-    frame_id: int
-    timestamp_sof: int
-    timestamp_eof: int
-    luma: np.ndarray
-    chroma: np.ndarray = field(default_factory=lambda: np.zeros((8, 8, 2), np.uint8))
-    valid: bool = True
-
-
-def picture(frame_id: int, sof: int | None = None, seed: int | None = None) -> Picture:
+def picture(frame_id: int, sof: int | None = None, seed: int | None = None) -> CameraFrame:
     sof = FRAME_NS * frame_id if sof is None else sof
     rng = np.random.default_rng(frame_id if seed is None else seed)
-    return Picture(frame_id, sof, sof + 15_000_000, rng.integers(0, 256, (16, 16), np.uint8))
+    return CameraFrame(rng.integers(0, 256, (16, 16), np.uint8), np.zeros((8, 8, 2), np.uint8),
+                       frame_id, sof, sof + 15_000_000)
 
 
-def kinds(watch: CameraWatch, frame: Picture, standing: bool = False) -> list[str]:
-    return [kind for kind, _ in watch.update(frame, standing)]
+def ending(frame_id: int, length_ns: int) -> CameraFrame:
+    """A picture that ends so long after its start."""
+    frame = picture(frame_id)
+    return replace(frame, timestamp_eof=frame.timestamp_sof + length_ns)
+
+
+def kinds(watch: CameraWatch, frame: CameraFrame, standing: bool = False) -> list[str]:
+    return [kind for kind, _ in watch.update(look_at(frame), standing)]
 
 
 def test_a_sound_camera() -> None:
@@ -72,7 +71,7 @@ def test_same_id() -> None:
     watch = CameraWatch("main")
     found = [kinds(watch, picture(7, seed=i), standing=True) for i in range(STUCK_FRAMES)]
     assert found == [[]] * (STUCK_FRAMES - 1) + [[STUCK_CAMERA]]
-    assert "id 7" in watch.update(picture(7, seed=99))[0][1]
+    assert "id 7" in watch.update(look_at(picture(7, seed=99)))[0][1]
 
 
 @pytest.mark.parametrize(("frame_id", "sof", "jumps"), [
@@ -86,26 +85,20 @@ def test_same_id() -> None:
 ])
 def test_clock(frame_id: int, sof: int, jumps: bool) -> None:
     watch = CameraWatch("main")
-    watch.update(picture(10))
+    watch.update(look_at(picture(10)))
     assert kinds(watch, picture(frame_id, sof)) == ([CLOCK_JUMP] if jumps else [])
     assert kinds(watch, picture(frame_id + 1, sof + FRAME_NS)) == []  # steady since
 
 
 def test_end_of_frame() -> None:
     watch = CameraWatch("extra")
-    frame = picture(10)
-    frame.timestamp_eof = frame.timestamp_sof - 1
-    assert kinds(watch, frame) == [CLOCK_JUMP]
-    frame = picture(11)
-    frame.timestamp_eof += 1_000_000_000
-    (kind, text), = watch.update(frame)
+    assert kinds(watch, ending(10, -1)) == [CLOCK_JUMP]
+    (kind, text), = watch.update(look_at(ending(11, 1_000_000_001)))
     assert kind == CLOCK_JUMP
     assert "frame 11" in text
     assert "extra camera" in text
-    late, early = picture(20), picture(21)
-    late.timestamp_eof, early.timestamp_eof = early.timestamp_sof + 30, early.timestamp_sof + 20
-    watch.update(late)
-    assert kinds(watch, early) == [CLOCK_JUMP]
+    watch.update(look_at(ending(20, FRAME_NS + 30)))
+    assert kinds(watch, ending(21, 20)) == [CLOCK_JUMP]
 
 
 def test_speed() -> None:

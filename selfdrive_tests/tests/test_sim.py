@@ -12,7 +12,7 @@ from drivesim.recorded import as_text, comma2k19, parse
 from drivesim.traffic import Traffic
 from modeld.action import Action
 from modeld.cameras import MEDMODEL, SBIGMODEL
-from modeld.warp import luma_phases, prepare_warp, warp_matrix
+from modeld.warp import luma_phases, prepare_warp, unpacked, warp_matrix
 from selfdrive_tests.closed_loop import (
     LOST,
     NEEDLESS,
@@ -22,7 +22,6 @@ from selfdrive_tests.closed_loop import (
     PerfectDriver,
     drive_by,
     set_speed_at,
-    unpacked,
 )
 
 # The truth needs no pictures: one view of a few pixels is drawn.

@@ -5,6 +5,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch (extra 'train') is not installed")
 
 from modeld.constants import DESIRE_LEN, X_IDXS  # noqa: E402
+from modeld.warp import unpacked  # noqa: E402
 from training.clips import make_clip  # noqa: E402
 from training.mirror import mirrored, mirrored_truth  # noqa: E402
 from training.outputs import TRUTHS  # noqa: E402
@@ -14,21 +15,13 @@ def truth_of(seed: int) -> dict:
     return {name: torch.from_numpy(v) for name, v in make_clip(seed, 2).truth.items()}
 
 
-def unpacked(picture: np.ndarray) -> np.ndarray:
-    """(6, H, W) as modeld packs it -> luma (2H, 2W)."""
-    luma = np.empty((2 * picture.shape[1], 2 * picture.shape[2]), np.uint8)
-    for phase in range(4):
-        luma[phase % 2::2, phase // 2::2] = picture[phase]
-    return luma
-
-
 def test_luma_is_the_picture_from_right_to_left() -> None:
     clip = make_clip(3, 1)
     there, desire, traffic = mirrored(torch.from_numpy(clip.pictures),
                                       torch.eye(DESIRE_LEN)[[1, 3]], torch.tensor([[1.0, 0.0]]))
     for view in (0, 1):
-        ours = unpacked(there[0, view].numpy())
-        assert np.array_equal(ours, unpacked(clip.pictures[0, view])[:, ::-1])
+        ours = unpacked(there[0, view].numpy())[0]
+        assert np.array_equal(ours, unpacked(clip.pictures[0, view])[0][:, ::-1])
         assert np.array_equal(there[0, view, 4].numpy(), clip.pictures[0, view, 4, :, ::-1])
     assert desire.argmax(-1).tolist() == [2, 4]
     assert traffic.tolist() == [[0.0, 1.0]]
