@@ -1,6 +1,6 @@
 """The trained demonstration model: small, of the contract, and its plans mean something."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -10,7 +10,8 @@ import pytest
 import tinynn
 from compiled_models.build import build_artifact
 from compiled_models.recipe import Recipe, read_recipe
-from drivesim.episode import Episode
+from drivesim.episode import Episode, Frame
+from modeld.action import Action
 from modeld.constants import T_IDXS, X_IDXS
 from modeld.contract import describe
 from modeld.model_state import DrivingModel, ModelInputs
@@ -49,14 +50,24 @@ def test_it_is_small_and_says_what_it_is(recipe: Recipe, artifact: Path) -> None
     assert "never for a car on a road" in runner.metadata["props"]["training"]
 
 
-def test_it_keeps_the_lane_and_the_speed_of_a_clear_highway(artifact: Path) -> None:
-    episode = Episode(HELD_OUT, "clear", 15.0, "highway", traffic=[])
-    outcome = Outcome(episode.road.lane_width)
-    for moment in islice(drive_by(episode, ModelDriver(artifact)), 200):
-        outcome.add(moment)
-        assert moment.help == ""
+@pytest.mark.parametrize("seed", [HELD_OUT + 1, HELD_OUT + 2])
+def test_it_keeps_the_lane_of_a_winding_highway(artifact: Path, seed: int) -> None:
+    outcome = driven(seed, ModelDriver(artifact))
     assert outcome.departures == []
     assert outcome.metres > 150
+
+
+def test_who_does_not_steer_leaves_that_lane() -> None:
+    assert driven(HELD_OUT + 1, lambda frame: Action()).departures
+
+
+def driven(seed: int, driver: Callable[[Frame], Action]) -> Outcome:
+    """Ten seconds on an empty highway in clear weather."""
+    episode = Episode(seed, "clear", 15.0, "highway", traffic=[], winding=True)
+    outcome = Outcome(episode.road.lane_width)
+    for moment in islice(drive_by(episode, driver), 200):
+        outcome.add(moment)
+    return outcome
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +83,7 @@ def test_its_plan_and_lines_are_those_of_the_road(errors: np.ndarray) -> None:
     assert line < 0.3  # m to the side, at 20 m
 
 
-@pytest.mark.xfail(reason="the model's training was short: speed is off by 28 %", strict=True)
+@pytest.mark.xfail(reason="the model's training was short: speed is off by 25 %", strict=True)
 def test_its_speed_is_that_of_the_car(errors: np.ndarray) -> None:
     assert errors[2] < 0.15
 
