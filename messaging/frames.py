@@ -242,8 +242,8 @@ class FrameClient(Closing):
             lost=lost,
             still_there=partial(ring.holds, announced.count),
         )
-        frame = there if in_place else there.copied()
-        if frame is None or not frame.intact():
+        frame = there.taken(in_place)
+        if frame is None:
             return None
         self.lost += lost
         self._expected = announced.count + 1

@@ -147,10 +147,10 @@ class Frame:
         """Whether what was read of `data` so far was this picture: nothing has overwritten it."""
         return self.still_there is None or self.still_there()
 
-    def copied(self) -> Self | None:
-        """The frame with `data` of its own; None if it was overwritten before that was done."""
-        copy = replace(self, data=self.data.copy(), still_there=None)
-        return copy if self.intact() else None
+    def taken(self, in_place: bool) -> Self | None:
+        """The frame as it lies, or with `data` of its own; None if it was overwritten before."""
+        frame = self if in_place else replace(self, data=self.data.copy(), still_there=None)
+        return frame if self.intact() else None
 
     @property
     def luma(self) -> U8:

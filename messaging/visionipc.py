@@ -353,8 +353,8 @@ class VisionIpcClient(Closing):
             heard.timestamp_sof, heard.timestamp_eof, heard.valid, lost=lost,
             still_there=partial(buffer.holds, heard.frame_id, until),
         )  # fmt: skip
-        frame = there if in_place else there.copied()
-        if frame is None or not frame.intact():
+        frame = there.taken(in_place)
+        if frame is None:
             return None
         self.lost += lost
         self._expected = heard.frame_id + 1

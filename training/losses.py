@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,6 +29,7 @@ from modeld.constants import (
     T_IDXS,
     VELOCITY,
 )
+from training.metrics import at
 from training.network import DrivingNetwork, Head
 from training.outputs import TRUTHS
 
@@ -49,10 +50,9 @@ SPEED, PULL = VELOCITY.start, ACCELERATION.start
 # losses of their own: weight, seconds ahead (about those of RULES in modeld.action), and what
 # counts as one (rad/s, m/s^2).
 ASKED = {"steering": (2.0, 0.3, 0.01), "pulling": (1.0, 0.5, 0.5)}
-BETA = 0.5
+BETA = 0.5  # see above
 # A value that is always the same in the training world still gets a deviation of this much.
 LEAST_SCALE = 1e-3
-
 
 
 def laplace(error: Tensor, log_scale: Tensor) -> Tensor:
@@ -69,6 +69,7 @@ def normal(error: Tensor, log_scale: Tensor) -> Tensor:
 DENSITIES = {"laplace": laplace, "normal": normal}
 
 
+@cache
 def value_weights(name: str) -> Tensor:
     """(values of the output,): what each counts in the mean, 1 on average."""
     weights = torch.ones(TRUTHS[name].shape)
@@ -90,11 +91,8 @@ def asked(plan: Tensor, what: str) -> Tensor:
     """
     _, seconds, _ = ASKED[what]
     value, rate = {"steering": (YAW, YAW_RATE), "pulling": (SPEED, PULL)}[what]
-    right = int(np.searchsorted(T_IDXS, seconds))
-    share = (seconds - T_IDXS[right - 1]) / (T_IDXS[right] - T_IDXS[right - 1])
-    then = (1 - share) * plan[:, right - 1, value] + share * plan[:, right, value]
     start = 0.0 if what == "steering" else plan[:, 0, value]
-    return 2 * (then - start) / seconds - plan[:, 0, rate]
+    return 2 * (at(plan[:, :, value], T_IDXS, seconds) - start) / seconds - plan[:, 0, rate]
 
 
 def asked_loss(said: Tensor, truth: Tensor, what: str) -> Tensor:

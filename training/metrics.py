@@ -40,7 +40,7 @@ def parsed(outputs: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def at(values: np.ndarray, grid: np.ndarray, where: float) -> np.ndarray:
-    """Linear interpolation over the last axis, which runs over the grid."""
+    """Linear interpolation over the last axis, which runs over the grid; of tensors too."""
     right = int(np.searchsorted(grid, where))
     share = (where - grid[right - 1]) / (grid[right] - grid[right - 1])
     return (1 - share) * values[..., right - 1] + share * values[..., right]

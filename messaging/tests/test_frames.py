@@ -223,15 +223,15 @@ def test_a_picture_that_is_being_written_is_not_read(pair: Pair) -> None:
 def test_a_picture_overwritten_while_it_is_copied_is_thrown_away(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copied = Frame.copied
+    taken = Frame.taken
     interruptions = [lambda: pair.publish(3), lambda: None]
 
-    def interrupted(frame: Frame) -> Frame | None:
+    def interrupted(frame: Frame, in_place: bool) -> Frame | None:
         interruptions.pop(0)()
-        return copied(frame)
+        return taken(frame, in_place)
 
     pair.publish(0)
-    monkeypatch.setattr(Frame, "copied", interrupted)
+    monkeypatch.setattr(Frame, "taken", interrupted)
     # frame 3 takes the slot of frame 0 before the copy is made; the reader goes on to frame 3
     pair.server._count = 3
     frame = pair.client.receive(0)
@@ -255,7 +255,7 @@ def test_a_picture_read_where_it_lies_tells_when_it_was_overwritten(pair: Pair) 
         assert (frame.luma[0, :10] == 3).all()  # nothing was copied
         assert not frame.intact()
     assert not frame.intact()
-    assert frame.copied() is None
+    assert frame.taken(in_place=False) is None
 
 
 def test_malformed_announcements_are_counted(pair: Pair) -> None:
