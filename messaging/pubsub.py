@@ -92,9 +92,8 @@ class SubMaster(Closing):
         fastest service that is waited for.
     ignore_alive, ignore_avg_freq, ignore_valid: services that all_alive, all_freq_ok and all_valid
         leave out.
-    conflate: whether the transport keeps only the newest message of a service. False: all are
-        queued and taken at every update, for whoever must not miss one: libzmq may sit on a
-        conflated message until the next one comes, which in lock-step never does.
+    conflate: whether an update takes only the newest message of a service. False: it takes all
+        of them one by one, so that the frequency counts each.
 
     One value per service (old names work as keys):
         sm[s]           newest content; before the first message all defaults
