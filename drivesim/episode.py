@@ -27,7 +27,7 @@ from drivesim.recorded import Recorded
 from drivesim.scene import scene_quads
 from drivesim.scenery import tileable_noise
 from drivesim.sprites import make_atlas
-from drivesim.traffic import Row, Traffic, random_rows
+from drivesim.traffic import Row, Traffic, random_hindrance, random_rows
 
 DT = 1 / FRAMES_PER_SECOND
 # The two views of the model: width, height, focal length, principal point, pixels.
@@ -71,12 +71,12 @@ class Episode:
     def __init__(self, seed: int, conditions: str = "random", seconds: float = 15.0,
                  kind: str | None = None, views: tuple[tuple[float, ...], ...] = (NARROW, WIDE),
                  traffic: list[Row] | None = None, recorded: Recorded | None = None,
-                 winding: bool = False) -> None:
+                 winding: bool = False, pressing: bool = False) -> None:
         """conditions: "random", "clear" or "bad". kind: "highway", "rural", "urban" or any.
         views: cameras (width, height, focal, centre x, centre y); the second is the wide one.
         traffic: vehicles (station m, offset m, speed m/s, 1 with us or -1) instead of random ones.
         recorded: a drive whose way the road takes, and whose speed nobody exceeds.
-        winding: with few straights.
+        winding: with few straights. pressing: with a vehicle close ahead that brakes or stands.
         Raises ValueError for unknown conditions."""
         self.seconds, self.recorded = seconds, recorded
         self.random = random = np.random.RandomState(seed & 0xFFFFFFFF)
@@ -91,8 +91,15 @@ class Episode:
         centres = [self.road.lane_centre(i) for i in range(-self.road.oncoming, self.road.lanes)]
         rows = random_rows(random, centres[self.road.oncoming :], centres[: self.road.oncoming],
                            self.lane, self.road.cruise)
-        self.traffic = Traffic(random, rows if traffic is None else traffic)
         centre = self.road.lane_centre(self.lane)
+        self.hindrance = random_hindrance(random, float(self.limits[30])) if pressing else None
+        if self.hindrance is not None:
+            ahead = [row for row in rows if row[1] != centre or row[3] < 0]
+            rows = [*ahead, (self.hindrance.gap, centre, self.hindrance.wanted, 1.0)]
+        self.traffic = Traffic(random, rows if traffic is None else traffic)
+        if self.hindrance is not None:
+            self.traffic.stops[-1] = self.hindrance.stops
+            self.traffic.braking[-1] = self.hindrance.braking
         self.target = driver.LaneTarget(centre, centre, 0.0)
         self.time, self.frame_number, self.seed = 0.0, 0, seed
         self.painters = [self._painter(view, second) for second, view in enumerate(views)]
@@ -130,6 +137,8 @@ class Episode:
         station, offset = 0.0, self.target.after + random.normal(0, 0.25)
         drift, push, push_until = 0.0, 0.0, 0.0
         speed = float(self.limits[30]) * random.uniform(0.75, 1.0)
+        if self.hindrance is not None:
+            speed = self.hindrance.ours
         next_push, next_change = random.exponential(3.0), random.exponential(12.0)
         for number in range(round(self.seconds * FRAMES_PER_SECOND)):
             if self.time > next_push:  # a gust, a rut, a driver who looks away

@@ -6,12 +6,14 @@ gap* = G + v T + v dv / (2 sqrt(A B)).
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 ACCELERATION, BRAKING = 1.4, 2.0  # A, B in m/s^2
 HEADWAY, STANDSTILL = 1.5, 4.0  # T in s, G in m
 LIMIT = -6.0  # m/s^2
+SAFE_BRAKING = 3.0  # m/s^2, from which distances are such that nobody must brake harder
 NO_LEAD = (1e4, 0.0)
 Row = tuple[float, float, float, float]  # station m, offset m, wanted speed m/s, direction
 
@@ -44,11 +46,42 @@ def random_rows(random: np.random.RandomState, lanes: list[float], oncoming: lis
     return rows
 
 
+@dataclass(frozen=True)
+class Hindrance:
+    """A vehicle ahead that asks for the brakes. gap: m from our camera. wanted: its speed, m/s.
+    stops: s at which it brakes to a stand, with `braking` m/s^2. ours: our speed, m/s."""
+
+    gap: float
+    wanted: float
+    stops: float
+    braking: float
+    ours: float
+
+
+def random_hindrance(random: np.random.RandomState, limit: float) -> Hindrance:
+    """One that a driver at up to `limit` m/s can still stop for: it brakes, stands, is slow, or we
+    are in a queue already."""
+    kind = str(random.choice(["brakes", "stands", "slow", "queue"], p=[0.4, 0.25, 0.2, 0.15]))
+    ours = limit * random.uniform(0.6, 1.0)
+    stops, braking = (random.uniform(0, 5), random.uniform(1.5, 6.0)) if kind == "brakes" else (
+        1e9, 2.5)
+    if kind == "queue":
+        ours = random.choice([0.0, random.uniform(0, 5)])
+        return Hindrance(random.uniform(6, 14), random.choice([0.0, random.uniform(0, 12)]), stops,
+                         braking, ours)
+    wanted = {"brakes": ours, "stands": 0.0, "slow": limit * random.uniform(0.2, 0.6)}[kind]
+    closing = max(ours - wanted, 0.0)
+    safe = 6.0 + random.uniform(0.6, 2.2) * wanted + closing**2 / (2 * SAFE_BRAKING)
+    spare = 30.0 if kind == "brakes" else 70.0
+    return Hindrance(safe + random.uniform(0, spare), wanted, stops, braking, ours)
+
+
 class Traffic:
     """N vehicles, arrays (N,). station: of the end that is nearer to the start of the road, m.
 
     offset: m. speed m/s, acceleration m/s^2, along the own direction. wanted: m/s. direction: 1
-    with us, -1 oncoming. size: (N, 3) length, width, height, m. stops: s at which it brakes.
+    with us, -1 oncoming. size: (N, 3) length, width, height, m. stops: s at which it brakes to a
+    stand. braking: m/s^2 with which it does.
     """
 
     def __init__(self, random: np.random.RandomState, rows: list[Row]) -> None:
@@ -63,6 +96,7 @@ class Traffic:
         self.size = np.where(self.truck[:, None], (9.0, 2.5, 3.4), car)
         self.tint = random.uniform(0.25, 1.4, (count, 1)) * random.uniform(0.85, 1.15, (count, 3))
         self.stops = np.where(random.uniform(size=count) < 0.12, random.uniform(0, 14, count), 1e9)
+        self.braking = np.full(count, 2.5)
 
     def ahead(self, station: float, offset: float) -> int:
         """Index of the next vehicle ahead with our direction in the lane at offset; -1 if none."""
@@ -91,7 +125,7 @@ class Traffic:
             wanted = float(self.wanted[i])
             pull = follow(speed, wanted, float(gap), speed - float(leader))
             if time > self.stops[i] or wanted == 0:
-                pull = min(pull, -2.5)
+                pull = min(pull, -float(self.braking[i]))
             self.acceleration[i] = max(pull, -speed / seconds)
         before = self.speed
         self.speed = np.maximum(0.0, self.speed + self.acceleration * seconds)

@@ -18,6 +18,7 @@ from training.outputs import CONTEXT, STEP_S, TRUTHS
 STEPS = 30  # 6 s: somewhat more than the history that the model sees
 HELD_OUT = 1_000_000_000
 LATEST_START = 4 * MODEL_RATE_HZ  # frames into a world where a clip may begin
+PRESSING = 1 / 3  # of the clips have somebody close ahead who makes us brake
 # Fields of drivesim's truth that have other names than the outputs.
 NAMES = {"lane_lines_prob": "lane_line_probs"}
 
@@ -37,10 +38,11 @@ class Clip:
     truth: dict[str, np.ndarray]
 
 
-def make_clip(seed: int, steps: int = STEPS, start: int = 0, winding: bool = False) -> Clip:
+def make_clip(seed: int, steps: int = STEPS, start: int = 0, winding: bool = False,
+              pressing: bool = False) -> Clip:
     """The clip of a seed that begins so many frames into its world; equal seeds, equal clips."""
     seconds = (start + steps * CONTEXT_STRIDE) / MODEL_RATE_HZ
-    episode = Episode(seed, seconds=seconds, winding=winding)
+    episode = Episode(seed, seconds=seconds, winding=winding, pressing=pressing)
     shown = [*islice(episode.frames(CONTEXT_STRIDE, start), steps)]
     truths = [frame_truth(frame) for frame in shown]
     past = [episode.desires(shown[0].time - STEP_S * back) for back in range(CONTEXT, 0, -1)]
@@ -53,10 +55,12 @@ def make_clip(seed: int, steps: int = STEPS, start: int = 0, winding: bool = Fal
 def glimpse(seed: int, steps: int) -> Clip:
     """A short clip that begins anywhere: after gusts, in lane changes, on the way back.
 
-    Every other road is winding: on roads as they are, most of what is learned from is straight.
+    Every other road is winding: on roads as they are, most of what is learned from is straight. On
+    every third somebody ahead makes us brake, which is as rare.
     """
-    start = np.random.RandomState(seed & 0xFFFFFFFF).randint(LATEST_START)
-    return make_clip(seed, steps, int(start), winding=seed % 2 == 0)
+    random = np.random.RandomState(seed & 0xFFFFFFFF)
+    start, pressing = int(random.randint(LATEST_START)), bool(random.uniform() < PRESSING)
+    return make_clip(seed, steps, start, winding=seed % 2 == 0, pressing=pressing)
 
 
 def desire_pulses(desire: np.ndarray) -> np.ndarray:

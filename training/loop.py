@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from training.clips import STEPS, glimpse, make_clip
+from training.clips import STEPS, Clip, glimpse, make_clip
 from training.losses import losses_of, standardise
 from training.mirror import mirrored, mirrored_truth
 from training.network import DrivingNetwork, run_clips
@@ -67,12 +67,16 @@ class Clips(Dataset[Batch]):
         size = self._short + 1
         *short, long = range(self._first + number * size, self._first + (number + 1) * size)
         clips = [[glimpse(seed, GLIMPSE_STEPS) for seed in short],
-                 [make_clip(long, STEPS)] if number % self._long_every == 0 else []]
+                 [self._long_clip(number, long)] if number % self._long_every == 0 else []]
         groups = [default_collate([(clip.pictures, clip.desire, clip.traffic) for clip in alike])
                   for alike in clips if alike]
         truth = {name: torch.cat([torch.from_numpy(clip.truth[name])
                                   for alike in clips for clip in alike]) for name in TRUTHS}
         return [tuple(group) for group in groups], truth
+
+    def _long_clip(self, number: int, seed: int) -> Clip:
+        """Every other one is of a road on which we must brake."""
+        return make_clip(seed, STEPS, pressing=number // self._long_every % 2 == 1)
 
 
 def loader(clips: Clips, numbers: range, workers: int) -> DataLoader[Batch]:

@@ -49,7 +49,7 @@ SPEED, PULL = VELOCITY.start, ACCELERATION.start
 # What a car is told to do is made of differences of a plan's values (see `asked`). These have
 # losses of their own: weight, seconds ahead (about those of RULES in modeld.action), and what
 # counts as one (rad/s, m/s^2).
-ASKED = {"steering": (2.0, 0.3, 0.01), "pulling": (1.0, 0.5, 0.5)}
+ASKED = {"steering": (2.0, 0.3, 0.01), "pulling": (3.0, 0.5, 0.5)}
 BETA = 0.5  # see above
 # A value that is always the same in the training world still gets a deviation of this much.
 LEAST_SCALE = 1e-3

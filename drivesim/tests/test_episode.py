@@ -237,3 +237,18 @@ def test_a_winding_road_is_mostly_curved() -> None:
         shares[winding] = float(np.mean(bends > 1e-5))
         assert bends.max() <= 1 / 450
     assert shares[True] > 0.6 > 0.4 > shares[False]
+
+
+def test_who_is_pressed_brakes_and_touches_nobody() -> None:
+    hardest, slowest = [], []
+    for seed in range(16):
+        episode = Episode(seed, "clear", 6.0, views=(SMALL,), pressing=True)
+        pulls = []
+        for frame in episode.frames(every=2):
+            station, _, _ = episode.offset(frame.ego)
+            assert episode.traffic.station[-1] - station > 2.5  # our nose is 2 m before our camera
+            pulls.append(float(frame.truth.acceleration))
+        hardest.append(min(pulls))
+        slowest.append(frame.ego.speed)
+    assert np.median(hardest) < -1.5 and min(hardest) > -6.1
+    assert min(slowest) < 5 < 15 < max(slowest)

@@ -2,7 +2,7 @@
 import numpy as np
 
 from drivesim.episode import Episode
-from training.clips import LATEST_START, desire_pulses, glimpse, make_clip
+from training.clips import LATEST_START, PRESSING, desire_pulses, glimpse, make_clip
 from training.outputs import TRUTHS
 
 
@@ -32,6 +32,15 @@ def test_a_glimpse_is_a_part_of_its_world_with_the_commands_before_it() -> None:
         commands[step] = whole[frame].desire if frame >= 0 else np.eye(8)[0]
     assert clip.desire[:24].any()
     assert np.array_equal(clip.desire, desire_pulses(commands))
+
+
+def test_glimpses_that_press_are_of_worlds_that_do() -> None:
+    seed = 34
+    random = np.random.RandomState(seed)
+    start = random.randint(LATEST_START)
+    assert random.uniform() < PRESSING
+    whole = Episode(seed, seconds=(start + 4) / 20, winding=True, pressing=True)
+    assert np.array_equal(glimpse(seed, 1).truth["plan"][0], [*whole.frames()][start].truth.plan)
 
 
 def test_a_command_that_is_held_is_a_pulse_where_it_begins() -> None:

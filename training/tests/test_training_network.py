@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch", reason="PyTorch (extra 'train') is not inst
 import tinynn  # noqa: E402
 from modeld.action import acceleration_from_plan, curvature_from_plan  # noqa: E402
 from modeld.contract import describe  # noqa: E402
+from modeld.warp import luma_phases  # noqa: E402
 from training import loop  # noqa: E402
 from training.clips import Clip  # noqa: E402
 from training.export import onnx_model  # noqa: E402
@@ -25,6 +26,7 @@ from training.losses import (  # noqa: E402
     standardise,
     value_weights,
 )
+from training.motion import BANDS, HEIGHT, STEP, VIEWS, RoadMotion  # noqa: E402
 from training.network import DrivingNetwork, nothing_before, run_clips, windows  # noqa: E402
 from training.outputs import INPUTS, OUTPUTS, TRUTHS  # noqa: E402
 
@@ -154,6 +156,40 @@ def test_windows_end_with_their_row_and_begin_with_zeros() -> None:
     assert not seen[:, :-3].any()
 
 
+@pytest.mark.parametrize("speed", [8.0, 20.0, 33.0])
+def test_the_likeness_of_the_road_peaks_where_it_moved_to(speed: float) -> None:
+    """A flat road with random paint, seen by a camera at HEIGHT that looks straight ahead."""
+    random = np.random.RandomState(4)
+    paint = random.uniform(0, 255, (200, 200))  # cells of 0.5 m
+
+    def seen(focal: float, x: float, y: float, moved: float) -> np.ndarray:
+        column, row = np.meshgrid(np.arange(512), np.arange(256))
+        ahead = focal * HEIGHT / np.maximum(row - y, 1)
+        across = (column - x) * ahead / focal
+        cells = [(values * 2).astype(int) for values in (ahead + moved, across + 50)]
+        luma = paint[cells[0] % 200, cells[1] % 200]
+        return np.where(row > y + 1, luma, 200.0).astype(np.uint8)
+
+    pictures = torch.zeros(1, 24, 128, 256, dtype=torch.uint8)
+    for view, (focal, x, y, *_) in enumerate(VIEWS):
+        for now in (0, 1):
+            phases = luma_phases(seen(focal, x, y, now * speed * 0.2))
+            first = 12 * view + 6 * now
+            pictures[0, first : first + 4] = torch.from_numpy(phases)
+    motion = RoadMotion(8)
+    for view in range(2):
+        likeness = motion.likeness(pictures, view)[0]
+        assert likeness.abs().max() <= 1
+        curve = likeness[: len(likeness) // BANDS].mean(0)  # the nearest band
+        assert int(curve.argmax()) * STEP == pytest.approx(speed * 0.2, abs=STEP)
+        assert float(curve.max()) > 4 * float(curve.abs().median())
+
+
+def test_a_plain_road_is_like_nothing() -> None:
+    pictures = torch.full((1, 24, 128, 256), 90, dtype=torch.uint8)
+    assert not RoadMotion(8).likeness(pictures, 0).any()
+
+
 def test_a_clip_is_what_single_runs_with_a_history_give(network: DrivingNetwork) -> None:
     clip = some_clip(0, 3)
     pictures, desire = torch.from_numpy(clip.pictures), torch.from_numpy(clip.desire)
@@ -221,7 +257,7 @@ def test_the_network_is_small(network: DrivingNetwork) -> None:
 def test_a_run_that_is_continued_is_the_run_that_was_not_broken_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loop, "make_clip", lambda seed, _: some_clip(seed, 3))
+    monkeypatch.setattr(loop, "make_clip", lambda seed, _, pressing: some_clip(seed, 3))
     monkeypatch.setattr(loop, "glimpse", lambda seed, _: some_clip(seed, 2))
     monkeypatch.setattr(loop, "STATISTICS_BATCHES", 2)
 
