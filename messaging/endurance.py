@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -120,8 +120,11 @@ def hear(bus: Bus, counts: dict[str, int], connection: Connection) -> None:
     connection.send((total, warm, Use.now()))
 
 
-def run(hours: float, bus: Bus) -> Result:
-    """Send everything. Raises MessagingError if the hearing process does not come or goes."""
+def run(hours: float, bus: Bus, say: Callable[[str], None] | None = None) -> Result:
+    """Send everything. Raises MessagingError if the hearing process does not come or goes.
+
+    say: called with a line after every twentieth of it.
+    """
     context = multiprocessing.get_context("spawn")
     counts = amounts(hours)
     ours, theirs = context.Pipe()
@@ -137,7 +140,8 @@ def run(hours: float, bus: Bus) -> Result:
         bodies = {name: new_message(name) for name in counts}
         sent = confirmed = 0
         warm, start = Use.now(), time.monotonic()
-        warm_at = int(_WARM_SHARE * sum(counts.values()))
+        total = sum(counts.values())
+        warm_at, twentieth = int(_WARM_SHARE * total), max(total // 20, 1)
         report: int | tuple[int, Use, Use] = 0
         for name, number in schedule(counts):
             bodies[name].logMonoTime = number
@@ -145,6 +149,9 @@ def run(hours: float, bus: Bus) -> Result:
             sent += 1
             if sent == warm_at:
                 warm = Use.now()
+            if say is not None and sent % twentieth == 0:
+                minutes = (time.monotonic() - start) / 60
+                say(f"{sent:,} of {total:,} messages, {minutes:.1f} min")
             while sent - confirmed > 2 * AHEAD and isinstance(report, int):
                 report = ours.recv()
                 confirmed = report if isinstance(report, int) else confirmed
@@ -187,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         with Bus.at_or_fresh(arguments.bus) as bus:
-            result = run(arguments.hours, bus)
+            result = run(arguments.hours, bus, lambda line: print(line, file=sys.stderr))
     except MessagingError as error:
         print(f"endurance: {error}", file=sys.stderr)
         return 2
