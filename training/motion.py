@@ -82,7 +82,7 @@ class RoadMotion(nn.Module):
         alike = self.summed(now @ before.transpose(3, 4))
         rows = before.square().sum(4).flatten(0, 1)
         moved = functional.avg_pool1d(rows, BAND_ROWS, 1)[..., :SHIFTS] * BAND_ROWS
-        energy = now.square().sum((3, 4))[..., None] * moved.unflatten(0, alike.shape[:2])
+        energy = now.square().sum(4).sum(3)[..., None] * moved.unflatten(0, alike.shape[:2])
         return (alike / (energy.sqrt() + FLOOR)).flatten(1, 2)
 
     def summed(self, table: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ def find_sum(kernel: Kernel, storage: Storage) -> Sum | None:
 
 def _fits(total: Sum, tile: Tile) -> bool:
     """Whether the packed weights fit an image."""
-    width = points(total.taps) * tile.steps * tile.texels * TEXEL
+    width = tile.taps * tile.steps * tile.texels * TEXEL
     height = points(total.batch) * block_count(total, tile) * tile.splits
     return max(width, height) <= MOST_TEXELS
 
@@ -139,8 +139,9 @@ def column_axis(kernel: Kernel, storage: Storage) -> Axis | None:
 class Tile:
     """pixels x texels of channels a work-item; a group is tiles x columns x splits of them.
 
-    steps: texels of channels that a split sums, of every tap. unroll: how many of them the body of
-    the loop takes.
+    splits: depth_splits, which share the channels, x those that share the taps. taps, steps: taps
+    that a split sums, and texels of channels of each. unroll: how many of these the body of the
+    loop takes.
     """
 
     pixels: int
@@ -148,6 +149,8 @@ class Tile:
     tiles: int
     columns: int
     splits: int
+    depth_splits: int
+    taps: int
     steps: int
     unroll: int
 
@@ -164,18 +167,24 @@ def choose_tile(total: Sum) -> Tile:
     texels = 2 if total.columns % 2 == 0 else 1
     tiles = ceil_div(width, pixels) * points(total.rows)
     outputs = tiles * ceil_div(total.columns, texels) * points(total.batch)
-    splits = 1
+    depth_splits = tap_splits = splits = 1
     taps = points(total.taps)
-    while _divides(total, 2 * splits) and splits < MOST_PARTS and (
-            total.depth.size * taps > LONGEST_PART * splits
-            or outputs * splits < ENOUGH_WAVES * GROUP):
-        splits *= 2
+    while splits < MOST_PARTS and (total.depth.size * taps > LONGEST_PART * splits
+                                   or outputs * splits < ENOUGH_WAVES * GROUP):
+        if _divides(total, 2 * depth_splits):
+            depth_splits *= 2
+        elif taps % (2 * tap_splits) == 0:
+            tap_splits *= 2
+        else:
+            break
+        splits = depth_splits * tap_splits
     across = min(GROUP // splits, 1 << (tiles - 1).bit_length())
     columns = max(1, GROUP // splits // across)
-    steps = ceil_div(total.steps, splits)
+    steps = ceil_div(total.steps, depth_splits)
     # Two steps of a window, whose fetches go through the sampler, overflow the instruction cache.
     unroll = 2 if steps % 2 == 0 and not total.taps else 1
-    return Tile(pixels, texels, across, columns, splits, steps, unroll)
+    return Tile(pixels, texels, across, columns, splits, depth_splits, taps // tap_splits, steps,
+                unroll)
 
 
 def _divides(total: Sum, splits: int) -> bool:
@@ -225,7 +234,7 @@ def render_contract(total: Sum, storage: Storage) -> tuple[Launch, Counts]:
 
 def _counts(total: Sum, tile: Tile) -> Counts:
     """Estimates per work-item; the constants are read off compiled kernels."""
-    steps = points(total.taps) * tile.steps
+    steps = tile.taps * tile.steps
     outputs = tile.pixels * tile.texels
     weights = tile.texels * TEXEL
     finished = outputs / tile.splits
@@ -259,7 +268,7 @@ def _loops(total: Sum, tile: Tile) -> str:
     after = [turns] if turns > 1 else []
     if tile.splits > SUMMED_AT_ONCE:
         after.append(tile.splits // SUMMED_AT_ONCE)
-    trips = [points(total.taps) * tile.steps // tile.unroll, *after * tile.texels]
+    trips = [tile.taps * tile.steps // tile.unroll, *after * tile.texels]
     return "loops " + " ".join(map(str, trips))
 
 
@@ -273,14 +282,14 @@ def weights_below(kernel: Kernel) -> Load:
 def _pack(total: Sum, tile: Tile) -> Array:
     """Weights as (batch, block of texels, split; tap, step, texel of the block, channel read; 4
     channels written)."""
-    matrix = total.weight_matrix(tile.steps * tile.splits)
+    matrix = total.weight_matrix(tile.steps * tile.depth_splits)
     batch, columns, _, taps, _, _ = matrix.shape
     blocks = block_count(total, tile)
     padded = np.zeros((batch, blocks * tile.texels, *matrix.shape[2:]), np.float32)
     padded[:, :columns] = matrix
-    shaped = padded.reshape(batch * blocks, tile.texels, TEXEL, taps, tile.splits, tile.steps,
-                            TEXEL)
-    ordered = shaped.transpose(0, 4, 3, 5, 1, 6, 2)
+    shaped = padded.reshape(batch * blocks, tile.texels, TEXEL, taps // tile.taps, tile.taps,
+                            tile.depth_splits, tile.steps, TEXEL)
+    ordered = shaped.transpose(0, 3, 5, 4, 6, 1, 7, 2)
     return np.ascontiguousarray(ordered).reshape(batch * blocks * tile.splits, -1, TEXEL)
 
 
@@ -311,7 +320,7 @@ def _open(block: Block, total: Sum, tile: Tile) -> None:
 
 def _sum(block: Block, total: Sum, tile: Tile, image: str, weights: str) -> None:
     """Add up the products of this work-item in the variables sum0, sum1, ..."""
-    taps, steps = points(total.taps), tile.steps
+    taps, steps = tile.taps, tile.steps
     step_texels = tile.texels * TEXEL
     block.add("texel " + ", ".join(f"sum{i} = 0" for i in range(tile.pixels * tile.texels)) + ";")
     block.open(f"for (uint step = 0; step < {taps * steps} * ONCE; step += {tile.unroll})")
@@ -328,16 +337,19 @@ def _sum(block: Block, total: Sum, tile: Tile, image: str, weights: str) -> None
                   f"step * {step_texels} + {index_text(at % size)}, {index_text(row)});")
     block.add("barrier(CLK_LOCAL_MEM_FENCE);")
     block.add(f"__local const texel *w = weights + (split * {tile.columns} + column) * {size};")
-    if taps > 1:
-        declare_point(block, total.taps, f"(int)(step / {steps})")
-    depth4 = Axis(f"{total.depth.name}_4", steps * tile.splits)
+    if total.taps:
+        first = f"split / {tile.depth_splits} * {taps} + " if taps < points(total.taps) else ""
+        declare_point(block, total.taps, f"(int)({first}step / {steps})")
+    depth4 = Axis(f"{total.depth.name}_4", steps * tile.depth_splits)
     inside = f"step % {steps}" if taps > 1 else "step"
-    block.add(f"const int {depth4.name} = split * {steps} + {inside};")
+    share = "split" if tile.depth_splits == tile.splits else f"split % {tile.depth_splits}"
+    first = f"{share} * {steps} + " if tile.depth_splits > 1 else ""
+    block.add(f"const int {depth4.name} = {first}{inside};")
     data = total.data
     # Steps beyond the last one read what follows, if anything, and multiply it by zero; pixels
     # beyond the last one are not written.
     ragged = total.pixel is not None and total.pixel.size % tile.pixels
-    beyond = steps * tile.splits > total.steps or ragged
+    beyond = steps * tile.depth_splits > total.steps or ragged
     read = "READ_PADDED" if data.when or beyond else "READ"
     for unrolled in range(tile.unroll):
         for p in range(tile.pixels):

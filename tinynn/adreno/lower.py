@@ -86,16 +86,9 @@ def _describe(launch: Launch, counts: Counts, cost: Prediction) -> str:
 def split_axes(kernel: Kernel) -> Kernel:
     """The kernel with every reduced axis that is read by quotient and remainder as two axes, and
     with two axes that count one dimension of the result together as one."""
-    reduction = kernel.reduction
-    if reduction is not None:
-        for axis in reduction.axes:
-            inner = _divisor(kernel, axis)
-            if inner is not None:
-                high = Axis(f"{axis.name}h", axis.size // inner)
-                low = Axis(f"{axis.name}l", inner)
-                at = reduction.axes.index(axis)
-                axes = (*reduction.axes[:at], high, low, *reduction.axes[at + 1:])
-                kernel = kernel.substitute({axis: of(high) * inner + of(low)}, reduced=axes)
+    split = _split_once(kernel)
+    while split is not None:
+        kernel, split = split, _split_once(split)
     for expr in kernel.index:
         terms = [(a, c) for a, c in expr.terms if isinstance(a, Axis)]
         if len(terms) == len(expr.terms) == 2:
@@ -103,6 +96,19 @@ def split_axes(kernel: Kernel) -> Kernel:
             if one == 1 and count == inner_axis.size:
                 kernel = _joined(kernel, outer_axis, inner_axis)
     return kernel
+
+
+def _split_once(kernel: Kernel) -> Kernel | None:
+    """The kernel with one reduced axis as two, None if none is read by quotient and remainder."""
+    reduction = kernel.reduction
+    for at, axis in enumerate(reduction.axes if reduction is not None else ()):
+        inner = _divisor(kernel, axis)
+        if inner is not None:
+            assert reduction is not None
+            high, low = Axis(f"{axis.name}h", axis.size // inner), Axis(f"{axis.name}l", inner)
+            axes = (*reduction.axes[:at], high, low, *reduction.axes[at + 1:])
+            return kernel.substitute({axis: of(high) * inner + of(low)}, reduced=axes)
+    return None
 
 
 def _divisor(kernel: Kernel, axis: Axis) -> int | None:

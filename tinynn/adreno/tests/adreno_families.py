@@ -52,6 +52,10 @@ def _dense(x: Node, outer: int, seed: int = 0) -> Node:
     return derived.matmul(x, ir.const(weights.astype(np.float32)))
 
 
+def _over_map(x: Node) -> Node:
+    return _dense(ir.reshape(x, (1, x.size)), 40)
+
+
 def _heads(x: Node) -> Node:
     trunk = _relu(_dense(x, 64))
     heads = [_relu(_dense(_relu(_dense(trunk, 32, n)), 32, n + 9)) for n in range(3)]
@@ -92,6 +96,9 @@ def families() -> Iterator[tuple[str, Graph]]:
     yield "3 x 3, stride 2", image(
         lambda x: _conv(_relu(_conv(x, 16, 3)), 12, 3, 1, 2), 1, 3, 9, 22)
     yield "splits", image(lambda x: _conv(_relu(_conv(x, 256, 1)), 16, 1), 1, 3, 2, 4)
+    yield "a dense layer over a map", graph(lambda x: _over_map(_conv(x, 12, 1)), 1, 3, 4, 8)
+    yield "channels and pixels of a map are split", graph(
+        lambda x: _over_map(_conv(x, 32, 1)), 1, 3, 4, 8)
     yield "windows", image(lambda x: _conv(_conv(x, 12, 1), 12, 7, 12), 1, 3, 11, 21)
     yield "windows, stride 2, two channels from one", image(
         lambda x: _conv(_biased(_conv(_conv(x, 12, 1), 24, 3, 12, 2)), 8, 1), 1, 3, 11, 19)
