@@ -27,7 +27,7 @@ LUMA_PHASES = 4
 BLUR = 17  # rows, 3.4 m: what is slower than that along the road says nothing
 CONTRAST = 64.0  # grey levels that count as 1
 FLOOR = 0.007  # of the energy of a strip: noise on a plain road is not a likeness
-CURVES, HIDDEN, READ = 32, 16, 64  # widths of the layers that read the curves
+CURVES, HIDDEN, MOTION = 32, 16, 48  # widths of the layers that read the curves
 
 
 def road_points(view: tuple[float, float, float, float, float, int]) -> tuple[Tensor, Tensor]:
@@ -48,10 +48,16 @@ def road_points(view: tuple[float, float, float, float, float, int]) -> tuple[Te
     return torch.from_numpy(place.astype(np.int32)), torch.from_numpy(inside.astype(np.float32))
 
 
-class RoadMotion(nn.Module):
-    """Pictures (B, 24, 128, 256) as the tower sees them -> (B, width)."""
+def _along(into: int, out: int) -> list[nn.Module]:
+    """Convolution along the shifts. Likenesses are small: unscaled, what reads them soon dies."""
+    layer = nn.Conv1d(into, out, 3, padding=1, bias=False)
+    return [layer, nn.BatchNorm1d(out), nn.ReLU()]
 
-    def __init__(self, width: int) -> None:
+
+class RoadMotion(nn.Module):
+    """Pictures (B, 24, 128, 256) as the tower sees them -> (B, MOTION)."""
+
+    def __init__(self) -> None:
         super().__init__()
         for number, view in enumerate(VIEWS):
             place, inside = road_points(view)
@@ -61,15 +67,14 @@ class RoadMotion(nn.Module):
         diagonals = row * (BAND_ROWS + SHIFTS) + row + moved
         self.register_buffer("diagonals", diagonals.flatten(), persistent=False)
         self.read = nn.Sequential(
-            nn.Conv1d(BANDS * STRIPS, CURVES, 3, padding=1), nn.ReLU(),
-            nn.Conv1d(CURVES, HIDDEN, 3, padding=1), nn.ReLU(), nn.Flatten(),
-            nn.Linear(HIDDEN * SHIFTS, READ), nn.ReLU())
-        self.join = nn.Linear(READ, width)
+            *_along(BANDS * STRIPS, CURVES), *_along(CURVES, HIDDEN), nn.Flatten(),
+            nn.Linear(HIDDEN * SHIFTS, MOTION), nn.ReLU())
 
     def forward(self, pictures: Tensor) -> Tensor:
         with torch.no_grad():  # there is nothing to be learned in it
             likeness = torch.cat([self.likeness(pictures, view) for view in range(2)], 1)
-        return self.join(self.read(likeness))
+        motion: Tensor = self.read(likeness)
+        return motion
 
     def likeness(self, pictures: Tensor, view: int) -> Tensor:
         """(B, 24, 128, 256) -> (B, BANDS * strips, SHIFTS): correlations, -1 to 1."""

@@ -176,7 +176,7 @@ def test_the_likeness_of_the_road_peaks_where_it_moved_to(speed: float) -> None:
             phases = luma_phases(seen(focal, x, y, now * speed * 0.2))
             first = 12 * view + 6 * now
             pictures[0, first : first + 4] = torch.from_numpy(phases)
-    motion = RoadMotion(8)
+    motion = RoadMotion()
     for view in range(2):
         likeness = motion.likeness(pictures, view)[0]
         assert likeness.abs().max() <= 1
@@ -187,7 +187,7 @@ def test_the_likeness_of_the_road_peaks_where_it_moved_to(speed: float) -> None:
 
 def test_a_plain_road_is_like_nothing() -> None:
     pictures = torch.full((1, 24, 128, 256), 90, dtype=torch.uint8)
-    assert not RoadMotion(8).likeness(pictures, 0).any()
+    assert not RoadMotion().likeness(pictures, 0).any()
 
 
 def test_a_clip_is_what_single_runs_with_a_history_give(network: DrivingNetwork) -> None:
