@@ -95,7 +95,7 @@ def _points(kernel: Kernel, storage: Storage) -> Launch:
         lane.declare(block)
     known = {}
     reduction = kernel.reduction
-    kept = _long_written_out(reduction)
+    kept = reduction is not None and _long_written_out(reduction, lane, tail, storage)
     if reduction is not None:
         kind = f"{VARIABLE[accumulator_type(reduction)]}{TEXEL if lane else ''}"
         block.add(f"{kind} total = {identity(reduction)};")
@@ -116,10 +116,16 @@ def _points(kernel: Kernel, storage: Storage) -> Launch:
                   if reduction is not None and kept else "")
 
 
-def _long_written_out(reduction: Reduction | None) -> bool:
+def _long_written_out(reduction: Reduction, lane: Lane | None, tail: Within | None,
+                      storage: Storage) -> bool:
     """Whether the loops of a reduction would be too long if the compiler wrote them out."""
-    terms = points(reduction.axes) if reduction is not None else 0
-    return reduction is not None and terms * len(values_of([reduction.body])) > MOST_WRITTEN_OUT
+    length = 0
+    for value in values_of([reduction.body]):
+        by_element = (lane is not None and isinstance(value, Load)
+                      and lane.axis in value.offset.axes
+                      and not _by_texel(value, lane.axis, storage))
+        length += TEXEL * (2 if tail else 1) if by_element else 1
+    return points(reduction.axes) * length > MOST_WRITTEN_OUT
 
 
 def _with_lane(kernel: Kernel, storage: Storage) -> tuple[Kernel, Lane | None, Within | None]:

@@ -25,7 +25,7 @@ from tinynn.tests.opencl_tools import find_device
 
 ROOT = Path(__file__).resolve().parents[3]
 MODELS = ("driving_vision", "driving_policy", "driving_supercombo", "driving_supercombo_stateful",
-          "dmonitoring", "supercombo_08", "supercombo_097")
+          "dmonitoring", "supercombo_08", "supercombo_097", "driving_demo")
 CONVOLUTIONAL = ("mnist", "superres_core", "yunet_n_320", "fastestdet", "rfb320", "twinlitenet")
 TARGET = "opencl:adreno630"
 MOST_CODE = 8192  # bytes of the instruction cache
