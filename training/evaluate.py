@@ -16,7 +16,7 @@ def evaluate(network: DrivingNetwork, worlds: int = 500, workers: int = 2) -> di
     network.eval()
     said, truths = [], []
     with torch.no_grad():
-        for batch in loader(Clips(HELD_OUT, 0, 1), range(worlds), workers):
+        for batch in loader(Clips(HELD_OUT, 0, 1, pressing=False), range(worlds), workers):
             groups, truth = on_device(batch, "cpu")
             outputs = run_clips(network, groups)
             said.append(torch.cat([outputs[name] for name in OUTPUTS], 1).numpy())

@@ -58,10 +58,14 @@ class Settings:
 
 
 class Clips(Dataset[Batch]):
-    """Batch after batch of worlds from seed `first` on; PyTorch's workers make them."""
+    """Batch after batch of worlds from seed `first` on; PyTorch's workers make them.
 
-    def __init__(self, first: int, short: int, long_every: int) -> None:
+    pressing: every other long clip is of a road on which we must brake.
+    """
+
+    def __init__(self, first: int, short: int, long_every: int, pressing: bool = True) -> None:
         self._first, self._short, self._long_every = first, short, long_every
+        self._pressing = pressing
 
     def __getitem__(self, number: int) -> Batch:
         size = self._short + 1
@@ -75,8 +79,8 @@ class Clips(Dataset[Batch]):
         return [tuple(group) for group in groups], truth
 
     def _long_clip(self, number: int, seed: int) -> Clip:
-        """Every other one is of a road on which we must brake."""
-        return make_clip(seed, STEPS, pressing=number // self._long_every % 2 == 1)
+        pressing = self._pressing and number // self._long_every % 2 == 1
+        return make_clip(seed, STEPS, pressing=pressing)
 
 
 def loader(clips: Clips, numbers: range, workers: int) -> DataLoader[Batch]:
