@@ -50,15 +50,15 @@ def test_it_is_small_and_says_what_it_is(recipe: Recipe, artifact: Path) -> None
     assert "never for a car on a road" in runner.metadata["props"]["training"]
 
 
-@pytest.mark.parametrize("seed", [HELD_OUT + 1, HELD_OUT + 2])
-def test_it_keeps_the_lane_of_a_winding_highway(artifact: Path, seed: int) -> None:
-    outcome = driven(seed, ModelDriver(artifact))
-    assert outcome.departures == []
-    assert outcome.metres > 150
+def test_it_keeps_the_lane_of_most_winding_highways(artifact: Path) -> None:
+    seeds = range(HELD_OUT + 1, HELD_OUT + 9)
+    kept = [seed for seed in seeds if not driven(seed, ModelDriver(artifact)).departures]
+    assert len(kept) >= 5, kept
 
 
-def test_who_does_not_steer_leaves_that_lane() -> None:
-    assert driven(HELD_OUT + 1, lambda frame: Action()).departures
+@pytest.mark.parametrize("seed", [HELD_OUT + 1, HELD_OUT + 3])
+def test_who_does_not_steer_leaves_that_lane(seed: int) -> None:
+    assert driven(seed, lambda frame: Action()).departures
 
 
 def driven(seed: int, driver: Callable[[Frame], Action]) -> Outcome:
@@ -67,6 +67,7 @@ def driven(seed: int, driver: Callable[[Frame], Action]) -> Outcome:
     outcome = Outcome(episode.road.lane_width)
     for moment in islice(drive_by(episode, driver), 200):
         outcome.add(moment)
+    assert outcome.metres > 150
     return outcome
 
 
@@ -83,7 +84,6 @@ def test_its_plan_and_lines_are_those_of_the_road(errors: np.ndarray) -> None:
     assert line < 0.3  # m to the side, at 20 m
 
 
-@pytest.mark.xfail(reason="the model's training was short: speed is off by 25 %", strict=True)
 def test_its_speed_is_that_of_the_car(errors: np.ndarray) -> None:
     assert errors[2] < 0.15
 
